@@ -1,0 +1,60 @@
+# One target a line of thought; CI and people run the same ones.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+MEMBERS := core gateway api webhook datasource
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check lint types format lock bench wheels clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+setup: $(VENV)/.ready ## install everything into .venv
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "triolet needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# uv.lock names versions and hashes but no index, so that mirrors work: it is exported and installed by hash.
+$(VENV)/.ready: uv.lock pyproject.toml $(wildcard packages/*/pyproject.toml) | $(BIN)/uv
+	$(BIN)/uv export --quiet --frozen --all-packages --all-groups --no-emit-workspace --no-header --output-file $(VENV)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $(VENV)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach m,$(MEMBERS),--editable packages/$(m)) --editable .
+	@touch $@
+
+serve: setup ## start the server with its data in ./data
+	$(BIN)/triolet run -e rootDir=./data
+
+test: setup ## run all tests
+	$(BIN)/python -m pytest
+
+check: lint types ## everything CI checks besides the tests
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/flake8 --select ASYNC --extend-ignore ASYNC109,ASYNC113 packages
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy packages/core/src packages/gateway/src packages/api/src packages/webhook/src packages/datasource/src tests/typing
+
+format: setup ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(BIN)/uv ## resolve anew and write uv.lock
+	$(BIN)/python tools/lock.py $(BIN)/uv
+
+bench: setup ## run the benchmarks, results as JSON
+	$(BIN)/python -m benchmarks
+
+wheels: setup ## build the six distributions into dist/
+	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --wheel --all-packages --out-dir dist
+	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --wheel --out-dir dist .
+
+clean: ## remove the environment
+	rm -rf $(VENV)
