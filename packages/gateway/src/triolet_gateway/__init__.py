@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The gateway plugin of triolet."""

@@ -1,0 +1,148 @@
+"""Wires the services together and owns their tasks."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from triolet_core._channels import Channels
+from triolet_core._commits import CommitLog
+from triolet_core._conversations import Conversations
+from triolet_core._delivery import Delivery, Lanes
+from triolet_core._messages import Messages, SendBatch
+from triolet_core._metrics import Metrics
+from triolet_core._presence import Presence
+from triolet_core._users import Users
+from triolet_core.compat import Compat
+from triolet_core.config import ServerConfig
+from triolet_core.hooks import Hooks
+from triolet_core.store import Store, Work, open_store
+
+
+@attrs.frozen(kw_only=True)
+class BrokerStatistics:
+    """Counters since the start, and the present size of things."""
+
+    connections: int
+    online_users: int
+    commits_total: int
+    committed_messages_total: int
+    queued_messages: int
+    refused_messages_total: int
+    delivered_messages_total: int
+    offline_recipients_total: int
+    failed_deliveries_total: int
+
+
+@attrs.define(eq=False, kw_only=True)
+class Broker:
+    """Everything that plugins and embedding programs use."""
+
+    config: ServerConfig
+    compat: Compat
+    hooks: Hooks
+    presence: Presence
+    channels: Channels
+    users: Users
+    messages: Messages
+    conversations: Conversations
+    commits: CommitLog
+    metrics: Metrics
+    started_at: float
+    endpoints: dict[str, str] = attrs.Factory(dict)
+    """What each listener is bound to, host:port by kind: tcp, ws, http."""
+    _store: Store
+    _lanes: Lanes
+
+    async def flush(self) -> None:
+        """Wait until everything accepted is committed and handed to sessions and topics."""
+        await self._store.writer.flush()
+        await self._lanes.flush()
+
+    def statistics(self) -> BrokerStatistics:
+        """Return the counters as they are now."""
+        writer, lanes = self._store.writer, self._lanes
+        return BrokerStatistics(
+            connections=self.presence.count,
+            online_users=self.presence.user_count,
+            commits_total=writer.commits,
+            committed_messages_total=writer.committed_weight,
+            queued_messages=writer.queued,
+            refused_messages_total=self.messages.refused,
+            delivered_messages_total=lanes.delivered,
+            offline_recipients_total=lanes.offline,
+            failed_deliveries_total=lanes.failed,
+        )
+
+
+@asynccontextmanager
+async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = time.time) -> AsyncIterator[Broker]:
+    """Open the store in `config.node.data_path` and start what works on it; on leaving, flush and close."""
+    hooks = Hooks()
+    compat = config.compat.choices
+    presence = Presence(compat, hooks.presence_changed)
+    after_commit = _AfterCommit()
+    async with open_store(
+        config.node.data_path,
+        config.store,
+        config.message,
+        node=config.node.id,
+        after_commit=after_commit,
+        clock_s=clock_s,
+    ) as store:
+        channels = Channels(store, hooks, cache_count=config.channel.cache_count)
+        lanes = Lanes(presence, channels, hooks, only_masters_are_online=config.auth.token_auth_on)
+        commits = CommitLog(store)
+        after_commit.connect(lanes, commits)
+        broker = Broker(
+            config=config,
+            compat=compat,
+            hooks=hooks,
+            presence=presence,
+            channels=channels,
+            users=Users(
+                store,
+                channels,
+                presence,
+                config.auth,
+                kicks_whatever_the_level=compat.kicks_whatever_the_level,
+            ),
+            messages=Messages(store, channels, hooks, compat, config.message, config.permission, clock_s),
+            conversations=Conversations(store, compat, config.conversation),
+            commits=commits,
+            metrics=Metrics(),
+            started_at=clock_s(),
+            store=store,
+            lanes=lanes,
+        )
+        broker.metrics.add_source("broker", lambda: attrs.asdict(broker.statistics()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lanes.run)
+            try:
+                yield broker
+                await broker.flush()
+            finally:
+                nursery.cancel_scope.cancel()
+
+
+class _AfterCommit:
+    """What follows a commit: the commit log's readers wake, the messages go to their lanes."""
+
+    def __init__(self) -> None:
+        self._lanes: Lanes | None = None
+        self._commits: CommitLog | None = None
+
+    def connect(self, lanes: Lanes, commits: CommitLog) -> None:
+        self._lanes = lanes
+        self._commits = commits
+
+    async def __call__(self, batch: Sequence[Work]) -> None:
+        deliveries: list[Delivery] = []
+        for work in batch:
+            if isinstance(work, SendBatch):
+                deliveries += work.deliveries
+        if deliveries and self._lanes is not None and self._commits is not None:
+            self._commits.announce()
+            await self._lanes.hand_over(deliveries)

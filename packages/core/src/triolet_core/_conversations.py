@@ -1,0 +1,115 @@
+"""Recent conversations: read positions per user and channel; everything else is derived from the channel.
+
+Unread = messages by others behind max(read position, deleted position, the user's own newest message).
+Whether all of them count or only those with the red dot is the profile's choice.
+"""
+
+from itertools import islice
+
+import attrs
+import lmdb
+
+from triolet_core.compat import Compat
+from triolet_core.config import ConversationConfig
+from triolet_core.model import RED_DOT, ChannelKey, Conversation
+from triolet_core.store import Store, _queries
+from triolet_core.store._records import Position, sender_and_flags
+from triolet_core.store._sealer import Sealer
+from triolet_core.store._tables import put_position
+
+MAX_COUNTED = 10_000
+"""Unread counts stop here: counting reads every unread message."""
+
+
+class Conversations:
+    """Reads and changes of conversations; a change is on disk when it returns."""
+
+    def __init__(self, store: Store, compat: Compat, config: ConversationConfig) -> None:
+        self._store = store
+        self._compat = compat
+        self._config = config
+
+    def list(self, uid: str, *, limit: int | None = None) -> "list[Conversation]":
+        """Return the visible conversations of a user, newest message first, up to `conversation.userMaxCount`."""
+        with self._store.snapshot() as txn:
+            found = [self._conversation(txn, uid, position) for position in _queries.positions(txn, uid)]
+        visible = [each for each in found if each.last is not None and each.last.seq > each.deleted_to]
+        visible.sort(key=lambda each: each.last.message_id if each.last else 0, reverse=True)
+        return visible[: min(limit or self._config.user_max_count, self._config.user_max_count)]
+
+    def get(self, uid: str, key: ChannelKey) -> Conversation | None:
+        """Return one conversation, None if the user has none with this channel."""
+        with self._store.snapshot() as txn:
+            position = _queries.position(txn, uid, key)
+            return None if position is None else self._conversation(txn, uid, position)
+
+    def unread(self, uid: str, key: ChannelKey) -> int:
+        """Return the unread count of a user in a channel, 0 without a conversation."""
+        conversation = self.get(uid, key)
+        return 0 if conversation is None else conversation.unread
+
+    def _conversation(self, txn: lmdb.Transaction, uid: str, position: Position) -> Conversation:
+        last = next(_queries.messages_back(txn, position.channel, 2**63), None)
+        unread, read_to = self._count(txn, uid, position)
+        return Conversation(
+            channel=position.channel,
+            unread=unread,
+            read_to=read_to,
+            deleted_to=position.deleted_to,
+            last=last,
+            updated=position.updated,
+        )
+
+    def _count(self, txn: lmdb.Transaction, uid: str, position: Position) -> tuple[int, int]:
+        me = uid.encode()
+        floor = max(position.read_to, position.deleted_to)
+        unread = 0
+        for seq, value in islice(_queries.raw_messages_back(txn, position.channel, 2**63), MAX_COUNTED):
+            if seq <= floor:
+                break
+            sender, flags = sender_and_flags(value)
+            if sender == me:
+                return unread, seq
+            unread += self._compat.counts_all_as_unread or bool(flags & RED_DOT)
+        return unread, floor
+
+    async def mark_read(self, uid: str, key: ChannelKey, seq: int | None = None) -> None:
+        """Move the read position to `seq` or the newest message; never back."""
+
+        def function(sealer: Sealer) -> None:
+            newest = _queries.max_seq(sealer.txn, key)
+            if newest:
+                position = _position(sealer, uid, key)
+                target = newest if seq is None else min(seq, newest)
+                _put(sealer, uid, position, read_to=max(position.read_to, target))
+
+        await self._store.writer.change(function)
+
+    async def set_unread(self, uid: str, key: ChannelKey, unread: int) -> None:
+        """Set the read position so that the newest `unread` messages are behind it (clamped to what there is)."""
+
+        def function(sealer: Sealer) -> None:
+            newest = _queries.max_seq(sealer.txn, key)
+            if newest:
+                _put(sealer, uid, _position(sealer, uid, key), read_to=max(0, newest - max(0, unread)))
+
+        await self._store.writer.change(function)
+
+    async def delete(self, uid: str, key: ChannelKey) -> None:
+        """Hide everything up to now; the next message brings the conversation back."""
+
+        def function(sealer: Sealer) -> None:
+            if _queries.position(sealer.txn, uid, key) is not None:
+                newest = _queries.max_seq(sealer.txn, key)
+                _put(sealer, uid, _position(sealer, uid, key), read_to=newest, deleted_to=newest)
+
+        await self._store.writer.change(function)
+
+
+def _position(sealer: Sealer, uid: str, key: ChannelKey) -> Position:
+    return _queries.position(sealer.txn, uid, key) or Position(channel=key, created=sealer.now)
+
+
+def _put(sealer: Sealer, uid: str, position: Position, **changes: int) -> None:
+    changed = attrs.evolve(position, updated=sealer.now, **changes)  # type: ignore[arg-type]  # ints only
+    sealer.emit(put_position(uid, changed))

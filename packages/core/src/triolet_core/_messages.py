@@ -1,0 +1,347 @@
+"""The send path: judge, seal, commit, acknowledge, deliver; and reading messages back."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from itertools import groupby, islice
+
+import attrs
+import trio
+
+from triolet_core import _permission
+from triolet_core._channels import Channels, Facts, parent_of
+from triolet_core._delivery import Delivery
+from triolet_core.compat import Compat
+from triolet_core.config import MessageConfig, PermissionConfig
+from triolet_core.errors import BackendError, StoreError
+from triolet_core.hooks import Hooks, SendRequest
+from triolet_core.model import (
+    DUP,
+    MAX_ID_BYTES,
+    NO_PERSIST,
+    SYNC_ONCE,
+    ChannelKey,
+    ChannelType,
+    Device,
+    Draft,
+    Message,
+    MessagePage,
+    ReasonCode,
+    Receipt,
+    channel_key,
+    command_channel,
+    ends_of,
+    plain_channel,
+)
+from triolet_core.session import Session
+from triolet_core.store import Store, _queries
+from triolet_core.store._records import Position
+from triolet_core.store._sealer import Sealer
+from triolet_core.store._tables import put_position
+
+MAX_PAGE = 10_000
+DEFAULT_PAGE = 50
+_OPENS_FOR_BOTH_ENDS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+
+Done = Callable[[list[Receipt]], None]
+
+
+@attrs.define(eq=False)
+class _Judged:
+    """A draft, its channel, why it is refused (SUCCESS if not), and whether it is to be stored."""
+
+    draft: Draft
+    channel: ChannelKey
+    reason: int
+    persist: bool
+
+
+@attrs.define(eq=False)
+class SendBatch:
+    """Work of the writer: the judged drafts of one sender, in order."""
+
+    sender: str
+    judged: Sequence[_Judged]
+    done: Done
+    exclude: Session | None
+    receipts: list[Receipt] = attrs.Factory(list)
+    deliveries: list[Delivery] = attrs.Factory(list)
+
+    @property
+    def weight(self) -> int:
+        """Messages in the batch."""
+        return len(self.judged)
+
+    def run(self, sealer: Sealer) -> None:
+        """Seal every accepted draft, runs of one channel together."""
+        self.receipts = []
+        self.deliveries = []
+        for (channel, reason, persist), run in groupby(self.judged, _run_of):
+            drafts = [each.draft for each in run]
+            if reason != ReasonCode.SUCCESS:
+                self.receipts += [Receipt(reason, message_id, 0) for message_id in sealer.ids.block(len(drafts))]
+            elif persist:
+                self._store(sealer, channel, drafts)
+            else:
+                self._pass_on(sealer, channel, drafts)
+
+    def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
+        for message, is_new in sealer.append(channel, self.sender, drafts):
+            self.receipts.append(Receipt(ReasonCode.SUCCESS, message.message_id, message.seq))
+            if is_new:
+                self.deliveries.append(Delivery(message, self.exclude))
+                if message.seq == 1:
+                    _open_conversations(sealer, channel, self.sender)
+
+    def _pass_on(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
+        for message_id, draft in zip(sealer.ids.block(len(drafts)), drafts, strict=True):
+            self.receipts.append(Receipt(ReasonCode.SUCCESS, message_id, 0))
+            message = sealer.message(message_id, channel, self.sender, draft)
+            self.deliveries.append(Delivery(message, self.exclude))
+
+    def finish(self, error: Exception | None) -> None:
+        """Acknowledge: after the commit, or with SYSTEM_ERROR where nothing was written."""
+        if error is not None:
+            self.deliveries = []
+            self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * len(self.judged)
+        self.done(self.receipts)
+
+
+def _run_of(judged: _Judged) -> tuple[ChannelKey, int, bool]:
+    return judged.channel, judged.reason, judged.persist
+
+
+def _open_conversations(sealer: Sealer, channel: ChannelKey, sender: str) -> None:
+    """Put the first message of a channel into the lists of those who have not joined it."""
+    plain = plain_channel(channel)
+    if plain != channel:
+        return
+    if channel.type in _OPENS_FOR_BOTH_ENDS:
+        uids = set(ends_of(channel))
+    elif channel.type in (ChannelType.CUSTOMER_SERVICE, ChannelType.VISITORS):
+        uids = {channel.id.partition("|")[0], sender}
+    else:
+        return
+    for uid in sorted(uids):
+        if _queries.position(sealer.txn, uid, channel) is None:
+            position = Position(channel=channel, created=sealer.now, updated=sealer.now)
+            sealer.emit(put_position(uid, position))
+
+
+class Messages:
+    """Sends and reads messages."""
+
+    def __init__(
+        self,
+        store: Store,
+        channels: Channels,
+        hooks: Hooks,
+        compat: Compat,
+        config: MessageConfig,
+        permission: PermissionConfig,
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._channels = channels
+        self._hooks = hooks
+        self._compat = compat
+        self._config = config
+        self._permission = permission
+        self._clock_s = clock_s
+        self.refused = 0
+
+    # --- sending
+
+    async def submit(self, sender: Device, drafts: Sequence[Draft], done: Done, exclude: Session | None = None) -> None:
+        """Judge drafts and queue them for the next commit; `done` is called once, after it, with a receipt each.
+
+        Receipts come in the order of drafts and of calls. Returns as soon as the drafts are queued and waits
+        only if facts must be read or asked for or the queue is full. A refused draft has its reason in the
+        receipt, one that could not be written SYSTEM_ERROR; no `done` at all means that nobody knows.
+
+        Raises:
+            Overloaded: The queue stayed full.
+            StoreClosed: The server is stopping.
+        """
+        verdicts: dict[tuple[str, int], tuple[ChannelKey, int]] = {}
+        judged = [await self._judge(sender, draft, verdicts) for draft in drafts]
+        self.refused += sum(each.reason != ReasonCode.SUCCESS for each in judged)
+        await self._store.writer.enqueue(SendBatch(sender.uid, judged, done, exclude))
+
+    async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
+        """Send drafts of one sender, in order; returns a receipt per draft after the commit."""
+        answered = trio.Event()
+        answers: list[Receipt] = []
+
+        def done(receipts: list[Receipt]) -> None:
+            answers.extend(receipts)
+            answered.set()
+
+        await self.submit(sender, drafts, done)
+        await answered.wait()
+        return answers
+
+    async def send(self, sender: Device, draft: Draft) -> Receipt:
+        """Send one draft."""
+        return (await self.send_many(sender, [draft]))[0]
+
+    def new_id(self) -> int:
+        """Return a message id for a refusal that never reaches the store."""
+        return self._store.ids.block(1)[0]
+
+    async def _judge(
+        self, sender: Device, draft: Draft, verdicts: dict[tuple[str, int], tuple[ChannelKey, int]]
+    ) -> _Judged:
+        """Decide on a draft. Not a checkpoint while the facts of its channel are known.
+
+        `verdicts` holds what was decided for the channels of this batch, so that each is looked at once.
+        """
+        kind = draft.channel_type
+        if draft.refusal or not _is_plausible(draft, self._config.max_payload_bytes):
+            reason = draft.refusal or ReasonCode.CHANNEL_ID_ERROR
+            return _Judged(draft, ChannelKey("", kind), reason, persist=False)
+        verdict = verdicts.get((draft.channel_id, kind))
+        if verdict is None:
+            verdict = verdicts[draft.channel_id, kind] = await self._verdict(sender, draft)
+        key, reason = verdict
+        if reason == ReasonCode.SUCCESS and self._hooks.authorize_send.is_answered:
+            reason = await self._ask(sender, draft, key)
+        if draft.flags & DUP:
+            draft.flags &= ~DUP
+        if sender.is_server:
+            return await self._of_server(draft, key, reason)
+        return _Judged(draft, key, reason, await self._is_kept(draft, key))
+
+    async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> _Judged:
+        """A send of the API: it always has a number, and a command goes to the companion channel."""
+        draft.client_msg_no = draft.client_msg_no or f"{uuid.uuid4().hex}0"
+        persist = await self._is_kept(draft, key)
+        if persist and draft.flags & SYNC_ONCE and key.type != ChannelType.TEMP:
+            key = command_channel(key)
+        return _Judged(draft, key, reason, persist)
+
+    async def _is_kept(self, draft: Draft, key: ChannelKey) -> bool:
+        """Whether a draft is to be stored; a data channel that only subscriptions made lives in memory."""
+        if draft.flags & NO_PERSIST:
+            return False
+        return key.type != ChannelType.DATA or (await self._facts(key)).exists
+
+    async def _verdict(self, sender: Device, draft: Draft) -> tuple[ChannelKey, int]:
+        key = channel_key(sender.uid, draft.channel_id, draft.channel_type)
+        try:
+            return key, await self._decide(sender, draft, key)
+        except (BackendError, StoreError):
+            return key, ReasonCode.SYSTEM_ERROR
+
+    async def _facts(self, key: ChannelKey) -> Facts:
+        return self._channels.cached(key) or await self._channels.facts(key)
+
+    async def _decide(self, sender: Device, draft: Draft, key: ChannelKey) -> int:
+        own = await self._facts(ChannelKey(sender.uid, ChannelType.PERSON))
+        facts = await self._facts(key)
+        is_person = key.type == ChannelType.PERSON
+        listed = await self._facts(ChannelKey(draft.channel_id, ChannelType.PERSON)) if is_person else facts
+        is_member = False if is_person else await self._is_member(key, sender.uid, facts)
+        return _permission.decide(
+            _permission.Facts(
+                sender=sender.uid,
+                channel=key,
+                channel_id=draft.channel_id,
+                is_server=sender.is_server,
+                sender_is_system=self._channels.is_system(sender.uid),
+                sender_send_ban=own.info is not None and own.info.send_ban,
+                info=facts.info,
+                recipient_is_system=is_person and self._channels.is_system(draft.channel_id),
+                recipient_info=listed.info if is_person else None,
+                is_denied=sender.uid in listed.denied,
+                is_member=is_member,
+                is_allowed=sender.uid in listed.allowed,
+                allowlist_is_empty=not listed.allowed,
+                whitelist_off_of_person=self._permission.whitelist_off_of_person,
+                stores_into_banned_channels=self._compat.stores_into_banned_channels,
+                channel_exists=facts.exists,
+                create_if_no_exist=self._permission.create_if_no_exist,
+            )
+        )
+
+    async def _is_member(self, key: ChannelKey, uid: str, facts: Facts) -> bool:
+        if uid in facts.members:
+            return True
+        if key.type == ChannelType.COMMUNITY_TOPIC and (not facts.members or self._compat.topic_admits_parent_members):
+            return uid in (await self._facts(parent_of(key))).members
+        return self._channels.has_temp_members(key) and uid in await self._channels.members_and_guests(key)
+
+    async def _ask(self, sender: Device, draft: Draft, key: ChannelKey) -> int:
+        try:
+            verdict = await self._hooks.authorize_send.ask(SendRequest(sender=sender, channel=key, draft=draft))
+        except BackendError:
+            return ReasonCode.SYSTEM_ERROR
+        if verdict is None:
+            return ReasonCode.SUCCESS
+        if verdict.payload is not None:
+            draft.payload = verdict.payload
+        return verdict.reason
+
+    # --- reading
+
+    def max_seq(self, key: ChannelKey) -> int:
+        """Return the last sequence number of a channel, 0 if there is none."""
+        return self._store.read(lambda txn: _queries.max_seq(txn, key))
+
+    def by_seqs(self, key: ChannelKey, seqs: Sequence[int]) -> list[Message]:
+        """Return the messages with these sequence numbers, missing ones left out."""
+        with self._store.snapshot() as txn:
+            found = (_queries.message_at(txn, key, seq) for seq in seqs)
+            return [message for message in found if message is not None]
+
+    def by_id(self, key: ChannelKey, message_id: int) -> Message | None:
+        """Return a message of this channel by its id."""
+        message = self._store.read(lambda txn: _queries.message_by_id(txn, message_id))
+        return message if message is not None and message.channel == key else None
+
+    def by_client_msg_no(self, key: ChannelKey, client_msg_no: str, *, limit: int = MAX_PAGE) -> Message | None:
+        """Return the newest message with this number among the newest `limit` of a channel."""
+        with self._store.snapshot() as txn:
+            for message in islice(_queries.messages_back(txn, key, 2**63), limit):
+                if message.client_msg_no == client_msg_no:
+                    return message
+        return None
+
+    def sync(self, key: ChannelKey, *, start: int, end: int, limit: int, newer: bool) -> MessagePage:
+        """Return a page of history, rising by seq (http-api.md, section 6.6).
+
+        Args:
+            key: The channel; an unknown one gives an empty page.
+            start: First seq, inclusive; with `end` 0 too: the newest messages, whatever `newer` says.
+            end: Bound in the direction of reading, exclusive; 0 for none.
+            limit: Most messages; 0 or less is 50, more than 10,000 is 10,000.
+            newer: Read upwards from `start` instead of downwards.
+        """
+        limit = min(limit, MAX_PAGE) if limit > 0 else DEFAULT_PAGE
+        upwards = newer and (start > 0 or end > 0)
+        with self._store.snapshot() as txn:
+            if upwards:
+                alive = filter(self._is_alive, _queries.messages_from(txn, key, start))
+                found = [message for message in islice(alive, limit + 1) if message.seq < (end or 2**63)]
+            else:
+                top = 0 if end and not start else start or 2**63
+                alive = filter(self._is_alive, _queries.messages_back(txn, key, top))
+                found = [message for message in islice(alive, limit + 1) if message.seq > end]
+        more = len(found) > limit
+        found = found[:limit]
+        if not upwards:
+            found.reverse()
+        return MessagePage(messages=tuple(found), more=more)
+
+    def _is_alive(self, message: Message) -> bool:
+        return not message.expire or message.timestamp + message.expire > self._clock_s()
+
+
+def _is_plausible(draft: Draft, max_payload: int) -> bool:
+    """Whether the ids and the payload are within their bounds; ids hold no NUL."""
+    return (
+        0 < len(draft.channel_id.encode()) <= MAX_ID_BYTES * 2 + 1
+        and "\0" not in draft.channel_id
+        and len(draft.client_msg_no.encode()) <= MAX_ID_BYTES
+        and len(draft.topic.encode()) <= MAX_ID_BYTES
+        and len(draft.payload) <= max_payload
+    )

@@ -1,0 +1,139 @@
+"""Users: tokens, devices, system accounts, and who may connect."""
+
+import hmac
+from collections.abc import Sequence
+
+from triolet_core._channels import Channels
+from triolet_core._presence import Presence
+from triolet_core.config import AuthConfig
+from triolet_core.model import (
+    FORBIDDEN_ID_CHARACTERS,
+    MAX_ID_BYTES,
+    RESERVED_UIDS,
+    SYSTEM_DEVICE_ID,
+    ChannelKey,
+    ChannelType,
+    ConnectRequest,
+    DeviceFlag,
+    DeviceLevel,
+    DeviceToken,
+    ReasonCode,
+    slot_of,
+)
+from triolet_core.store import Store, _queries
+from triolet_core.store._tables import PutDevice
+
+TOKEN_KICK_TEXT = "账号在其他设备上登录"  # noqa: S105  # what the reference tells the client
+TOKEN_KICK_GRACE_S = 10.0
+QUIT_GRACE_S = 2.0
+
+
+class Users:
+    """Reads and changes of users."""
+
+    def __init__(
+        self,
+        store: Store,
+        channels: Channels,
+        presence: Presence,
+        config: AuthConfig,
+        *,
+        kicks_whatever_the_level: bool,
+    ) -> None:
+        self._store = store
+        self._channels = channels
+        self._presence = presence
+        self._config = config
+        self._kicks_whatever_the_level = kicks_whatever_the_level
+
+    async def authenticate(self, request: ConnectRequest) -> tuple[ReasonCode, DeviceLevel]:
+        """Decide whether a device may connect, and its level (semantics.md, section 4.1).
+
+        An id that nobody may have, a reserved one and a wrong token are AUTH_FAIL, a banned user BAN.
+        """
+        if not is_valid_uid(request.uid) or request.device_id == SYSTEM_DEVICE_ID:
+            return ReasonCode.AUTH_FAIL, DeviceLevel.SLAVE
+        level = self._level(request)
+        if level is None:
+            return ReasonCode.AUTH_FAIL, DeviceLevel.SLAVE
+        facts = await self._channels.facts(ChannelKey(request.uid, ChannelType.PERSON))
+        if facts.info is not None and facts.info.ban:
+            return ReasonCode.BAN, DeviceLevel.SLAVE
+        return ReasonCode.SUCCESS, level
+
+    def _level(self, request: ConnectRequest) -> DeviceLevel | None:
+        config = self._config
+        if request.uid == config.manager_uid:
+            # A manager without a configured token could be anybody.
+            is_right = bool(config.manager_token) and _same(request.token, config.manager_token)
+            return DeviceLevel.SLAVE if is_right else None
+        if request.uid in RESERVED_UIDS:
+            return None
+        if not config.token_auth_on:
+            return DeviceLevel.SLAVE
+        if config.visitors_on and request.uid.endswith(config.visitors_suffix):
+            return DeviceLevel.SLAVE
+        stored = self._store.read(lambda txn: _queries.device(txn, request.uid, request.flag))
+        if stored is None or not stored.token or not _same(request.token, stored.token):
+            return None
+        return DeviceLevel.MASTER if stored.level == DeviceLevel.MASTER else DeviceLevel.SLAVE
+
+    async def set_token(self, uid: str, flag: int, level: int, token: str) -> ReasonCode:
+        """Set the token of one device flag; with level MASTER its open connections are kicked.
+
+        Returns BAN or DISBAND, with nothing changed, if the user's person channel is.
+        """
+        info = self._channels.info(ChannelKey(uid, ChannelType.PERSON))
+        if info is not None and info.ban:
+            return ReasonCode.BAN
+        if info is not None and info.disband:
+            return ReasonCode.DISBAND
+        await self._put_device(uid, flag, DeviceToken(token=token, level=level))
+        if level == DeviceLevel.MASTER or self._kicks_whatever_the_level:
+            reason = ReasonCode.UNKNOWN if self._kicks_whatever_the_level else ReasonCode.CONNECT_KICK
+            self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
+        return ReasonCode.SUCCESS
+
+    async def quit_device(self, uid: str, flag: int) -> None:
+        """Clear the token of a device flag (-1: app, web and pc) and kick its connections."""
+        flags = (DeviceFlag.APP, DeviceFlag.WEB, DeviceFlag.PC) if flag == -1 else (flag,)
+        for each in flags:
+            await self._put_device(uid, each, DeviceToken(token="", level=DeviceLevel.MASTER))
+            self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
+
+    async def _put_device(self, uid: str, flag: int, device: DeviceToken) -> None:
+        operation = PutDevice(slot_of(uid), uid, int(flag), device)
+        await self._store.writer.change(lambda sealer: sealer.emit(operation))
+
+    def device(self, uid: str, flag: int) -> DeviceToken | None:
+        """Return what is stored for a device flag."""
+        return self._store.read(lambda txn: _queries.device(txn, uid, flag))
+
+    async def add_system_uids(self, uids: Sequence[str]) -> None:
+        """Make uids system accounts."""
+        await self._channels.change_system_uids(uids, ())
+
+    async def remove_system_uids(self, uids: Sequence[str]) -> None:
+        """Make system accounts ordinary users."""
+        await self._channels.change_system_uids((), uids)
+
+    def system_uids(self) -> list[str]:
+        """Return the system accounts, sorted."""
+        return self._channels.system_uids()
+
+    def is_system(self, uid: str) -> bool:
+        """Whether a uid is a system account."""
+        return self._channels.is_system(uid)
+
+
+def is_valid_uid(uid: str) -> bool:
+    """Whether a client may have this uid: not blank, none of `@ # &` or NUL, at most 512 bytes, not `____system`."""
+    return (
+        bool(uid.strip())
+        and not any(character in uid for character in FORBIDDEN_ID_CHARACTERS + "\0")
+        and len(uid.encode()) <= MAX_ID_BYTES
+    )
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())

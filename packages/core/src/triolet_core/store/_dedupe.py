@@ -1,0 +1,51 @@
+"""Repeats of a send inside a bounded window, in memory.
+
+Only a hash and the message id are kept; what is found is compared with the stored message, so that a collision
+costs nothing but a look. The window is a function of the commit log and is filled from it at start.
+"""
+
+import attrs
+
+
+@attrs.define(eq=False)
+class DedupeWindow:
+    """The last sends, in two generations of half the entries each; the older goes when the younger is full."""
+
+    window_s: float
+    """0 switches the window off."""
+    entries: int
+    _young: dict[int, int] = attrs.Factory(dict)
+    _old: dict[int, int] = attrs.Factory(dict)
+    _uncommitted: list[int] = attrs.Factory(list)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether repeats are looked for at all."""
+        return self.window_s > 0
+
+    def find(self, key: int) -> int | None:
+        """Return the id of the message last sent with this key."""
+        return self._young.get(key) or self._old.get(key)
+
+    def add(self, key: int, message_id: int) -> None:
+        """Remember a send of the transaction under way."""
+        if len(self._young) >= self.entries // 2:
+            self._old, self._young = self._young, {}
+        self._young[key] = message_id
+        self._uncommitted.append(key)
+
+    def commit(self) -> None:
+        """Keep what was added."""
+        self._uncommitted.clear()
+
+    def rollback(self) -> None:
+        """Forget what was added since the last commit."""
+        for key in self._uncommitted:
+            self._young.pop(key, None)
+            self._old.pop(key, None)
+        self._uncommitted.clear()
+
+
+def key_of(sender: str, channel_id: str, channel_type: int, client_msg_no: str) -> int:
+    """Return the key of a send. Differs between processes (string hashing), hence never stored."""
+    return hash((sender, channel_id, channel_type, client_msg_no))

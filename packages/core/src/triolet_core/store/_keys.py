@@ -1,0 +1,140 @@
+"""Key layout of the store, pure.
+
+Every key is slot (2 bytes), table (1 byte), rest. A slot's keys are one range, so that a slot can be exported.
+What belongs to this node alone and not to a slot has the slot number 0xFFFF.
+
+| table | rest of the key | value |
+|---|---|---|
+| CHANNEL | type, packed id | channel record |
+| NAME | channel number | type, id |
+| COUNTER | | last channel number of the slot |
+| MEMBER, DENIED, ALLOWED | channel number, packed uid | uid |
+| MESSAGE | channel number, seq | message record |
+| FLOOR | channel number | last seq of messages that were wiped |
+| DEVICE | packed uid, flag | device record |
+| SYSTEM | packed uid (slot 0) | uid |
+| CONVERSATION | packed uid, type, packed id | conversation record |
+| META (0xFFFF) | name | text or number |
+| LOG (0xFFFF) | message id | slot, channel number, seq: in commit order, and the index by id |
+| CURSOR (0xFFFF) | consumer | message id it has read up to |
+
+Numbers are big-endian, so that keys sort as numbers do. A channel number (4 bytes, counted per slot) stands for
+the id in all per-message keys: ids have up to 1,025 bytes, LMDB's keys 511.
+"""
+
+import hashlib
+import struct
+
+from triolet_core.model import ChannelKey, slot_of
+
+CHANNEL, NAME, COUNTER, MEMBER, DENIED, ALLOWED = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
+MESSAGE, FLOOR = 0x10, 0x11
+DEVICE, SYSTEM = 0x20, 0x21
+CONVERSATION = 0x30
+
+NODE = 0xFFFF
+META, LOG, CURSOR = 0x01, 0x02, 0x03
+
+_PREFIX = struct.Struct(">HB")
+_NUMBERED = struct.Struct(">HBI")
+_MESSAGE = struct.Struct(">HBIQ")
+_LOG = struct.Struct(">HBQ")
+
+_LONGEST_PLAIN = 96
+_DIGEST_MARK = b"\xff"
+
+
+def pack_id(text: str) -> bytes:
+    """Pack an id so that no packed id is the beginning of another: length and bytes, or a digest if it is long."""
+    raw = text.encode()
+    if len(raw) <= _LONGEST_PLAIN:
+        return bytes((len(raw),)) + raw
+    return _DIGEST_MARK + hashlib.blake2b(raw, digest_size=32).digest()
+
+
+def channel(key: ChannelKey) -> bytes:
+    """Key of a channel record."""
+    return _PREFIX.pack(slot_of(key.id), CHANNEL) + bytes((key.type,)) + pack_id(key.id)
+
+
+def counter(slot: int) -> bytes:
+    """Key of the channel counter of a slot."""
+    return _PREFIX.pack(slot, COUNTER)
+
+
+def numbered(slot: int, table: int, number: int) -> bytes:
+    """Prefix of what belongs to one channel in `table`; the whole key for NAME and FLOOR."""
+    return _NUMBERED.pack(slot, table, number)
+
+
+def listed(slot: int, table: int, number: int, uid: str) -> bytes:
+    """Key of one uid in one list of a channel."""
+    return _NUMBERED.pack(slot, table, number) + pack_id(uid)
+
+
+def message(slot: int, number: int, seq: int) -> bytes:
+    """Key of one message."""
+    return _MESSAGE.pack(slot, MESSAGE, number, seq)
+
+
+def seq_of(key: bytes) -> int:
+    """Sequence number in the key of a message."""
+    return int.from_bytes(key[7:15], "big")
+
+
+def devices(uid: str) -> bytes:
+    """Prefix of the devices of a uid."""
+    return _PREFIX.pack(slot_of(uid), DEVICE) + pack_id(uid)
+
+
+def device(uid: str, flag: int) -> bytes:
+    """Key of one device record."""
+    return devices(uid) + bytes((flag,))
+
+
+def system_uids() -> bytes:
+    """Prefix of the system accounts."""
+    return _PREFIX.pack(0, SYSTEM)
+
+
+def system_uid(uid: str) -> bytes:
+    """Key of one system account."""
+    return system_uids() + pack_id(uid)
+
+
+def conversations(uid: str) -> bytes:
+    """Prefix of the conversations of a uid."""
+    return _PREFIX.pack(slot_of(uid), CONVERSATION) + pack_id(uid)
+
+
+def conversation(uid: str, key: ChannelKey) -> bytes:
+    """Key of one conversation record."""
+    return conversations(uid) + bytes((key.type,)) + pack_id(key.id)
+
+
+def meta(name: str) -> bytes:
+    """Key of a fact about this store."""
+    return _PREFIX.pack(NODE, META) + name.encode()
+
+
+def log(message_id: int) -> bytes:
+    """Key of a commit log entry."""
+    return _LOG.pack(NODE, LOG, message_id)
+
+
+LOG_PREFIX = _PREFIX.pack(NODE, LOG)
+
+
+def id_of_log(key: bytes) -> int:
+    """Message id in the key of a commit log entry."""
+    return int.from_bytes(key[3:11], "big")
+
+
+def cursor(consumer: str) -> bytes:
+    """Key of a consumer's position in the commit log."""
+    return _PREFIX.pack(NODE, CURSOR) + pack_id(consumer)
+
+
+def after(prefix: bytes) -> bytes:
+    """Return the first key behind all keys that begin with `prefix`."""
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")

@@ -1,0 +1,201 @@
+"""Questions to a transaction, pure functions; used by readers on a snapshot and by the writer on its own state."""
+
+from collections.abc import Iterator
+
+import lmdb
+
+from triolet_core.model import ChannelKey, DeviceToken, Message, slot_of
+from triolet_core.store import _keys as keys
+from triolet_core.store import _records as records
+
+
+def channel_record(txn: lmdb.Transaction, key: ChannelKey) -> records.ChannelRecord | None:
+    """Return the record of a channel, None if it was never created or written to."""
+    value = txn.get(keys.channel(key))
+    return None if value is None else records.decode_channel(value)
+
+
+def channel_name(txn: lmdb.Transaction, slot: int, number: int) -> ChannelKey:
+    """Return the key of the channel that has this number in this slot."""
+    return records.decode_name(txn.get(keys.numbered(slot, keys.NAME, number)))
+
+
+def last_number(txn: lmdb.Transaction, slot: int) -> int:
+    """Return the highest channel number given in a slot, 0 if none."""
+    return int.from_bytes(txn.get(keys.counter(slot), b""), "big")
+
+
+def last_seq(txn: lmdb.Transaction, slot: int, number: int) -> int:
+    """Return the last sequence number given in a channel, also if its messages were deleted; 0 if none."""
+    prefix = keys.numbered(slot, keys.MESSAGE, number)
+    newest = 0
+    with txn.cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(keys.after(prefix)) else cursor.last()
+        if found and cursor.key().startswith(prefix):
+            newest = keys.seq_of(cursor.key())
+    floor = int.from_bytes(txn.get(keys.numbered(slot, keys.FLOOR, number), b""), "big")
+    return max(newest, floor)
+
+
+def max_seq(txn: lmdb.Transaction, key: ChannelKey) -> int:
+    """Return the last sequence number of a channel, 0 if it does not exist."""
+    record = channel_record(txn, key)
+    return 0 if record is None else last_seq(txn, slot_of(key.id), record.number)
+
+
+def messages_from(txn: lmdb.Transaction, key: ChannelKey, first: int) -> Iterator[Message]:
+    """Yield messages of a channel with seq >= `first`, rising."""
+    record = channel_record(txn, key)
+    if record is None:
+        return
+    slot = slot_of(key.id)
+    prefix = keys.numbered(slot, keys.MESSAGE, record.number)
+    with txn.cursor() as cursor:
+        if not cursor.set_range(keys.message(slot, record.number, first)):
+            return
+        for raw, value in cursor.iternext():
+            if not raw.startswith(prefix):
+                return
+            yield records.decode_message(value, key, keys.seq_of(raw))
+
+
+def raw_messages_back(txn: lmdb.Transaction, key: ChannelKey, last: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (seq, record) of a channel with seq <= `last`, falling."""
+    record = channel_record(txn, key)
+    if record is None:
+        return
+    slot = slot_of(key.id)
+    prefix = keys.numbered(slot, keys.MESSAGE, record.number)
+    with txn.cursor() as cursor:
+        behind = keys.message(slot, record.number, last + 1)
+        found = cursor.prev() if cursor.set_range(behind) else cursor.last()
+        while found and cursor.key().startswith(prefix):
+            yield keys.seq_of(cursor.key()), cursor.value()
+            found = cursor.prev()
+
+
+def messages_back(txn: lmdb.Transaction, key: ChannelKey, last: int) -> Iterator[Message]:
+    """Yield messages of a channel with seq <= `last`, falling."""
+    for seq, value in raw_messages_back(txn, key, last):
+        yield records.decode_message(value, key, seq)
+
+
+def message_at(txn: lmdb.Transaction, key: ChannelKey, seq: int) -> Message | None:
+    """Return one message of a channel."""
+    record = channel_record(txn, key)
+    if record is None:
+        return None
+    value = txn.get(keys.message(slot_of(key.id), record.number, seq))
+    return None if value is None else records.decode_message(value, key, seq)
+
+
+def message_by_id(txn: lmdb.Transaction, message_id: int) -> Message | None:
+    """Return the stored message with this id."""
+    entry = txn.get(keys.log(message_id))
+    return None if entry is None else _logged(txn, entry)
+
+
+def log_after(txn: lmdb.Transaction, message_id: int, limit: int) -> list[Message]:
+    """Return up to `limit` messages stored after the one with `message_id`, in commit order."""
+    found: list[Message] = []
+    with txn.cursor() as cursor:
+        if cursor.set_range(keys.log(message_id + 1)):
+            for raw, entry in cursor.iternext():
+                if not raw.startswith(keys.LOG_PREFIX) or len(found) == limit:
+                    break
+                message = _logged(txn, entry)
+                if message is not None:
+                    found.append(message)
+    return found
+
+
+def log_back(txn: lmdb.Transaction) -> Iterator[Message]:
+    """Yield every stored message, the newest first."""
+    with txn.cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(keys.after(keys.LOG_PREFIX)) else cursor.last()
+        while found and cursor.key().startswith(keys.LOG_PREFIX):
+            message = _logged(txn, cursor.value())
+            if message is not None:
+                yield message
+            found = cursor.prev()
+
+
+def last_logged_id(txn: lmdb.Transaction) -> int:
+    """Return the highest message id in the commit log, 0 if it is empty."""
+    with txn.cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(keys.after(keys.LOG_PREFIX)) else cursor.last()
+        return keys.id_of_log(cursor.key()) if found and cursor.key().startswith(keys.LOG_PREFIX) else 0
+
+
+def _logged(txn: lmdb.Transaction, entry: bytes) -> Message | None:
+    slot, number, seq = records.decode_log(entry)
+    value = txn.get(keys.message(slot, number, seq))
+    return None if value is None else records.decode_message(value, channel_name(txn, slot, number), seq)
+
+
+def listed(txn: lmdb.Transaction, table: int, key: ChannelKey, limit: int | None = None) -> list[str] | None:
+    """Return the uids of a list of a channel in key order; None if there are more than `limit`."""
+    record = channel_record(txn, key)
+    if record is None:
+        return []
+    return _values(txn, keys.numbered(slot_of(key.id), table, record.number), limit)
+
+
+def is_listed(txn: lmdb.Transaction, table: int, key: ChannelKey, uid: str) -> bool:
+    """Whether a uid is on a list of a channel."""
+    record = channel_record(txn, key)
+    return record is not None and txn.get(keys.listed(slot_of(key.id), table, record.number, uid)) is not None
+
+
+def system_uids(txn: lmdb.Transaction) -> list[str]:
+    """Return the system accounts."""
+    return _values(txn, keys.system_uids(), None) or []
+
+
+def _values(txn: lmdb.Transaction, prefix: bytes, limit: int | None) -> list[str] | None:
+    found: list[str] = []
+    with txn.cursor() as cursor:
+        if cursor.set_range(prefix):
+            for raw, value in cursor.iternext():
+                if not raw.startswith(prefix):
+                    break
+                if limit is not None and len(found) == limit:
+                    return None
+                found.append(value.decode())
+    return found
+
+
+def device(txn: lmdb.Transaction, uid: str, flag: int) -> DeviceToken | None:
+    """Return what is stored for one device flag of a uid."""
+    value = txn.get(keys.device(uid, flag))
+    return None if value is None else records.decode_device(value)
+
+
+def position(txn: lmdb.Transaction, uid: str, key: ChannelKey) -> records.Position | None:
+    """Return a user's position in a channel."""
+    value = txn.get(keys.conversation(uid, key))
+    return None if value is None else records.decode_position(value)
+
+
+def positions(txn: lmdb.Transaction, uid: str) -> list[records.Position]:
+    """Return every position of a user."""
+    prefix = keys.conversations(uid)
+    found = []
+    with txn.cursor() as cursor:
+        if cursor.set_range(prefix):
+            for raw, value in cursor.iternext():
+                if not raw.startswith(prefix):
+                    break
+                found.append(records.decode_position(value))
+    return found
+
+
+def meta(txn: lmdb.Transaction, name: str) -> bytes | None:
+    """Return a fact about this store."""
+    value: bytes | None = txn.get(keys.meta(name))
+    return value
+
+
+def cursor_of(txn: lmdb.Transaction, consumer: str) -> int:
+    """Return the message id that a consumer has read up to, 0 at first."""
+    return int.from_bytes(txn.get(keys.cursor(consumer), b""), "big")

@@ -1,0 +1,138 @@
+"""Turns requests into operations inside a write transaction: numbers, ids and times are given here and only here."""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import lmdb
+
+from triolet_core._ids import IdSource
+from triolet_core.model import ChannelKey, Draft, Message, slot_of
+from triolet_core.store import _dedupe, _queries
+from triolet_core.store._dedupe import DedupeWindow
+from triolet_core.store._tables import AppendMessages, CreateChannel, Operation, PutMeta, apply
+
+CEILING = "id ceiling"
+_MAX_TAILS = 200_000
+"""Channel ends kept in memory (about 200 bytes each); when full they are forgotten and read again."""
+
+
+@attrs.define(eq=False)
+class Tail:
+    """Where a channel ends."""
+
+    slot: int
+    number: int
+    seq: int
+
+
+class Sealer:
+    """State of the single writer. Lives in the commit thread between `begin` and `commit` or `rollback`."""
+
+    def __init__(self, ids: IdSource, dedupe: DedupeWindow, clock_s: Callable[[], float]) -> None:
+        self.ids = ids
+        self._dedupe = dedupe
+        self._clock_s = clock_s
+        self._tails: dict[ChannelKey, Tail] = {}
+        self._touched: dict[ChannelKey, Tail] = {}
+        self.txn: lmdb.Transaction
+        self.now = 0
+        self._new_ceiling: int | None = None
+
+    def begin(self, txn: lmdb.Transaction) -> None:
+        """Start on a fresh write transaction; raises the stored ceiling of message ids if it is near."""
+        self.txn = txn
+        self.now = int(self._clock_s())
+        ceiling = self.ids.wanted_ceiling()
+        self._new_ceiling = ceiling
+        if ceiling is not None:
+            self.emit(PutMeta(0xFFFF, CEILING, ceiling.to_bytes(8, "big")))
+
+    def commit(self) -> None:
+        """Keep what was sealed: the transaction is durable."""
+        if self._new_ceiling is not None:
+            self.ids.ceiling = self._new_ceiling
+        if len(self._tails) + len(self._touched) > _MAX_TAILS:
+            self._tails.clear()
+        self._tails.update(self._touched)
+        self._touched.clear()
+        self._dedupe.commit()
+
+    def rollback(self) -> None:
+        """Forget what was sealed since `begin`."""
+        self._touched.clear()
+        self._dedupe.rollback()
+
+    def emit(self, operation: Operation) -> None:
+        """Apply one operation."""
+        apply(self.txn, operation)
+
+    def tail(self, key: ChannelKey) -> Tail:
+        """Return the end of a channel; the channel is created if need be."""
+        tail = self._touched.get(key)
+        if tail is None:
+            known = self._tails.get(key)
+            tail = self._touched[key] = self._open(key) if known is None else Tail(known.slot, known.number, known.seq)
+        return tail
+
+    def _open(self, key: ChannelKey) -> Tail:
+        slot = slot_of(key.id)
+        record = _queries.channel_record(self.txn, key)
+        if record is not None:
+            return Tail(slot, record.number, _queries.last_seq(self.txn, slot, record.number))
+        number = _queries.last_number(self.txn, slot) + 1
+        self.emit(CreateChannel(slot, key, number))
+        return Tail(slot, number, 0)
+
+    def message(self, message_id: int, key: ChannelKey, sender: str, draft: Draft) -> Message:
+        """Return a draft as an accepted message that is not stored (seq 0)."""
+        return Message(
+            message_id,
+            0,
+            key,
+            sender,
+            draft.client_msg_no,
+            self.now,
+            draft.flags,
+            draft.setting,
+            draft.expire,
+            draft.topic,
+            draft.payload,
+        )
+
+    def append(self, key: ChannelKey, sender: str, drafts: Sequence[Draft]) -> list[tuple[Message, bool]]:
+        """Number and store drafts of one sender for one channel.
+
+        Returns:
+            (message, is_new) per draft; a repeat inside the dedupe window gives the first message and False.
+        """
+        tail = self.tail(key)
+        fresh: list[Message] = []
+        answers: list[tuple[Message, bool]] = []
+        for message_id, draft in zip(self.ids.block(len(drafts)), drafts, strict=True):
+            known = self._repeat(key, sender, draft, fresh)
+            if known is not None:
+                answers.append((known, False))
+                continue
+            message = self.message(message_id, key, sender, draft)
+            tail.seq += 1
+            message.seq = tail.seq
+            fresh.append(message)
+            answers.append((message, True))
+            if self._dedupe.is_on and draft.client_msg_no:
+                self._dedupe.add(_dedupe.key_of(sender, key.id, key.type, draft.client_msg_no), message_id)
+        if fresh:
+            self.emit(AppendMessages(tail.slot, tail.number, fresh))
+        return answers
+
+    def _repeat(self, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]) -> Message | None:
+        if not (self._dedupe.is_on and draft.client_msg_no):
+            return None
+        message_id = self._dedupe.find(_dedupe.key_of(sender, key.id, key.type, draft.client_msg_no))
+        if message_id is None:
+            return None
+        first = next((each for each in fresh if each.message_id == message_id), None)
+        first = first or _queries.message_by_id(self.txn, message_id)
+        if first is None or self.now - first.timestamp > self._dedupe.window_s:
+            return None
+        same = (first.channel, first.sender, first.client_msg_no, first.payload)
+        return first if same == (key, sender, draft.client_msg_no, draft.payload) else None

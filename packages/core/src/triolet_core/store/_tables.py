@@ -1,0 +1,236 @@
+"""Operations, and the one function that applies them to a write transaction.
+
+An operation is deterministic: it holds its ids, sequence numbers and times, applying it reads no clock and no
+randomness, and it touches one slot. Nothing else writes. A replicated log can therefore be put in front of
+`apply` later without a change here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import lmdb
+
+from triolet_core.model import ChannelInfo, ChannelKey, DeviceToken, Message, slot_of
+from triolet_core.store import _keys as keys
+from triolet_core.store import _records as records
+
+
+@attrs.define(eq=False)
+class AppendMessages:
+    """Add messages, numbered without a gap, to a channel; also to the commit log."""
+
+    slot: int
+    number: int
+    messages: Sequence[Message]
+
+
+@attrs.frozen
+class CreateChannel:
+    """Give a channel its number."""
+
+    slot: int
+    key: ChannelKey
+    number: int
+
+
+@attrs.frozen
+class PutChannelInfo:
+    """Overwrite the info of a channel."""
+
+    slot: int
+    key: ChannelKey
+    number: int
+    info: ChannelInfo | None
+
+
+@attrs.frozen
+class ChangeList:
+    """Change members or a list (`table`) of a channel: empty it if `clear`, then remove, then add."""
+
+    slot: int
+    table: int
+    number: int
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    clear: bool = False
+
+
+@attrs.frozen
+class WipeChannel:
+    """Delete members, lists and messages of a channel; its sequence goes on behind `last_seq`."""
+
+    slot: int
+    number: int
+    last_seq: int
+
+
+@attrs.frozen
+class PutDevice:
+    """Set the token and level of one device flag of a uid."""
+
+    slot: int
+    uid: str
+    flag: int
+    device: DeviceToken
+
+
+@attrs.frozen
+class ChangeSystemUids:
+    """Add and remove system accounts (slot 0)."""
+
+    slot: int
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class PutPosition:
+    """Set a user's position in a channel."""
+
+    slot: int
+    uid: str
+    position: records.Position
+
+
+@attrs.frozen
+class DropPosition:
+    """Forget a user's position in a channel."""
+
+    slot: int
+    uid: str
+    channel: ChannelKey
+
+
+@attrs.frozen
+class PutMeta:
+    """Set a fact about this node's store."""
+
+    slot: int
+    name: str
+    value: bytes
+
+
+@attrs.frozen
+class PutCursor:
+    """Move a consumer of the commit log."""
+
+    slot: int
+    consumer: str
+    message_id: int
+
+
+Operation = (
+    AppendMessages
+    | CreateChannel
+    | PutChannelInfo
+    | ChangeList
+    | WipeChannel
+    | PutDevice
+    | ChangeSystemUids
+    | PutPosition
+    | DropPosition
+    | PutMeta
+    | PutCursor
+)
+
+
+def apply(txn: lmdb.Transaction, operation: Operation) -> None:
+    """Apply one operation to a write transaction. Synchronous; raises only what LMDB raises."""
+    _APPLY[type(operation)](txn, operation)
+
+
+def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
+    put = txn.put
+    for message in op.messages:
+        put(keys.message(op.slot, op.number, message.seq), records.encode_message(message))
+        put(keys.log(message.message_id), records.encode_log(op.slot, op.number, message.seq))
+
+
+def _create_channel(txn: lmdb.Transaction, op: CreateChannel) -> None:
+    txn.put(keys.channel(op.key), records.encode_channel(records.ChannelRecord(number=op.number, info=None)))
+    txn.put(keys.numbered(op.slot, keys.NAME, op.number), records.encode_name(op.key))
+    txn.put(keys.counter(op.slot), op.number.to_bytes(4, "big"))
+
+
+def _put_channel_info(txn: lmdb.Transaction, op: PutChannelInfo) -> None:
+    record = records.ChannelRecord(number=op.number, info=op.info)
+    txn.put(keys.channel(op.key), records.encode_channel(record))
+
+
+def _change_list(txn: lmdb.Transaction, op: ChangeList) -> None:
+    if op.clear:
+        delete_range(txn, keys.numbered(op.slot, op.table, op.number))
+    for uid in op.remove:
+        txn.delete(keys.listed(op.slot, op.table, op.number, uid))
+    for uid in op.add:
+        txn.put(keys.listed(op.slot, op.table, op.number, uid), uid.encode())
+
+
+def _wipe_channel(txn: lmdb.Transaction, op: WipeChannel) -> None:
+    prefix = keys.numbered(op.slot, keys.MESSAGE, op.number)
+    with txn.cursor() as cursor:
+        found = cursor.set_range(prefix)
+        while found and cursor.key().startswith(prefix):
+            message = records.decode_message(cursor.value(), ChannelKey("", 0), 0)
+            txn.delete(keys.log(message.message_id))
+            found = cursor.set_range(prefix) if cursor.delete() else False
+    for table in (keys.MEMBER, keys.DENIED, keys.ALLOWED):
+        delete_range(txn, keys.numbered(op.slot, table, op.number))
+    txn.put(keys.numbered(op.slot, keys.FLOOR, op.number), op.last_seq.to_bytes(8, "big"))
+
+
+def _put_device(txn: lmdb.Transaction, op: PutDevice) -> None:
+    txn.put(keys.device(op.uid, op.flag), records.encode_device(op.device))
+
+
+def _change_system_uids(txn: lmdb.Transaction, op: ChangeSystemUids) -> None:
+    for uid in op.remove:
+        txn.delete(keys.system_uid(uid))
+    for uid in op.add:
+        txn.put(keys.system_uid(uid), uid.encode())
+
+
+def _put_position(txn: lmdb.Transaction, op: PutPosition) -> None:
+    txn.put(keys.conversation(op.uid, op.position.channel), records.encode_position(op.position))
+
+
+def _drop_position(txn: lmdb.Transaction, op: DropPosition) -> None:
+    txn.delete(keys.conversation(op.uid, op.channel))
+
+
+def _put_meta(txn: lmdb.Transaction, op: PutMeta) -> None:
+    txn.put(keys.meta(op.name), op.value)
+
+
+def _put_cursor(txn: lmdb.Transaction, op: PutCursor) -> None:
+    txn.put(keys.cursor(op.consumer), op.message_id.to_bytes(8, "big"))
+
+
+def delete_range(txn: lmdb.Transaction, prefix: bytes) -> None:
+    """Delete every key that begins with `prefix`."""
+    with txn.cursor() as cursor:
+        found = cursor.set_range(prefix)
+        while found and cursor.key().startswith(prefix):
+            cursor.delete()
+            found = cursor.set_range(prefix)
+
+
+_APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
+    AppendMessages: _append_messages,
+    CreateChannel: _create_channel,
+    PutChannelInfo: _put_channel_info,
+    ChangeList: _change_list,
+    WipeChannel: _wipe_channel,
+    PutDevice: _put_device,
+    ChangeSystemUids: _change_system_uids,
+    PutPosition: _put_position,
+    DropPosition: _drop_position,
+    PutMeta: _put_meta,
+    PutCursor: _put_cursor,
+}
+
+
+def put_position(uid: str, position: records.Position) -> PutPosition:
+    """Return the operation that sets a position, in the uid's slot."""
+    return PutPosition(slot_of(uid), uid, position)

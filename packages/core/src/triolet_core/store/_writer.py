@@ -1,0 +1,221 @@
+"""The single writer: collects work, commits it in groups, tells whoever waits.
+
+One transaction and one sync for everything that is waiting; nothing waits when the writer is idle. Work runs
+inside the transaction, in the commit thread. If one piece of work raises, the transaction is aborted and the
+batch is run again piece by piece, so that only the culprit fails.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+import lmdb
+import structlog
+import trio
+
+from triolet_core.errors import Overloaded, StoreClosed, StoreError, StoreFull
+from triolet_core.store._sealer import Sealer
+
+R = TypeVar("R")
+
+
+class Work(Protocol):
+    """Something to be done in a write transaction."""
+
+    @property
+    def weight(self) -> int:
+        """How many messages it counts as."""
+        ...
+
+    def run(self, sealer: Sealer) -> None:
+        """Do it, in the commit thread. May run again from the start after an abort."""
+        ...
+
+    def finish(self, error: Exception | None) -> None:
+        """Called once on the loop: after the commit (None) or with what went wrong. Must not raise."""
+        ...
+
+
+class AfterCommit(Protocol):
+    """Called on the loop with each committed batch, in commit order; waiting here slows the senders down."""
+
+    async def __call__(self, batch: Sequence[Work]) -> None:
+        """Hand the batch on."""
+        ...
+
+
+@attrs.define(eq=False)
+class Change(Generic[R]):
+    """Work with a result for one waiting caller."""
+
+    function: Callable[[Sealer], R]
+    weight: int = 1
+    done: trio.Event = attrs.Factory(trio.Event)
+    result: R | None = None
+    error: Exception | None = None
+
+    def run(self, sealer: Sealer) -> None:
+        """Call the function."""
+        self.result = self.function(sealer)
+
+    def finish(self, error: Exception | None) -> None:
+        """Wake the caller."""
+        self.error = error
+        self.done.set()
+
+
+class Writer:
+    """Owns the write side of one environment."""
+
+    def __init__(
+        self, env: lmdb.Environment, sealer: Sealer, *, queue_limit: int, queue_timeout_s: float, max_batch: int
+    ) -> None:
+        self._env = env
+        self._sealer = sealer
+        self._queue: deque[Work] = deque()
+        self._queue_limit = queue_limit
+        self._queue_timeout_s = queue_timeout_s
+        self._max_batch = max_batch
+        self._weight = 0
+        self._wake = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
+        self._idle = trio.lowlevel.ParkingLot()
+        self._limiter = trio.CapacityLimiter(1)
+        self._log = structlog.get_logger("store")
+        self._is_busy = False
+        self.is_closed = False
+        self.commits = 0
+        self.committed_weight = 0
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for a commit."""
+        return self._weight
+
+    async def enqueue(self, work: Work) -> None:
+        """Add work in order; waits while the queue is full.
+
+        Not a checkpoint unless it waits. Once added, the work is done even if the caller is cancelled.
+
+        Raises:
+            Overloaded: The queue stayed full for `store.queueTimeout`.
+            StoreClosed: The store is closing.
+        """
+        if self._weight >= self._queue_limit or self._room:
+            with trio.move_on_after(self._queue_timeout_s) as scope:
+                while self._weight >= self._queue_limit and not self.is_closed:
+                    await self._room.park()
+            if scope.cancelled_caught:
+                raise Overloaded("the store's queue (store.queueLimit)", self._queue_limit)
+        if self.is_closed:
+            raise StoreClosed("the store is closed")
+        self._queue.append(work)
+        self._weight += work.weight
+        self._wake.set()
+
+    async def change(self, function: Callable[[Sealer], R]) -> R:
+        """Run a function in a write transaction and return its result once that is durable.
+
+        Raises:
+            StoreFull, StoreError, Overloaded, or what the function raised; nothing is written then.
+        """
+        work = Change(function)
+        await self.enqueue(work)
+        await work.done.wait()
+        if work.error is not None:
+            raise work.error
+        return work.result  # type: ignore[return-value]  # set by run, as the error is not
+
+    async def flush(self) -> None:
+        """Wait until nothing is queued or under way."""
+        while self._queue or self._is_busy:
+            await self._idle.park()
+
+    async def run(self, after_commit: AfterCommit, *, task_status: trio.TaskStatus[None]) -> None:
+        """Commit for ever. When cancelled, what is under way is finished and the rest fails with StoreClosed."""
+        task_status.started()
+        try:
+            while True:
+                if not self._queue:
+                    self._idle.unpark_all()
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                    continue
+                batch = self._take()
+                self._is_busy = True
+                try:
+                    await self._commit(batch)
+                    await after_commit(batch)
+                finally:
+                    self._is_busy = False
+        finally:
+            self.is_closed = True
+            for work in self._queue:
+                work.finish(StoreClosed("the store is closed"))
+            self._queue.clear()
+            self._weight = 0
+            self._room.unpark_all()
+            self._idle.unpark_all()
+
+    def _take(self) -> list[Work]:
+        batch: list[Work] = []
+        weight = 0
+        while self._queue and weight < self._max_batch:
+            work = self._queue.popleft()
+            weight += work.weight
+            batch.append(work)
+        self._weight -= weight
+        if self._room:
+            self._room.unpark_all()
+        return batch
+
+    async def _commit(self, batch: list[Work]) -> None:
+        error = await trio.to_thread.run_sync(self._try, batch, limiter=self._limiter)
+        if error is not None and len(batch) > 1:
+            for work in batch:
+                self._finish(work, await trio.to_thread.run_sync(self._try, [work], limiter=self._limiter))
+            return
+        for work in batch:
+            self._finish(work, error)
+
+    def _finish(self, work: Work, error: Exception | None) -> None:
+        if error is None:
+            self.committed_weight += work.weight
+        try:
+            work.finish(error)
+        except Exception:  # a receiver's bug must not stop the one writer
+            self._log.exception("the receiver of a commit failed")
+
+    def _try(self, batch: list[Work]) -> Exception | None:
+        """Run a batch in one transaction; runs in the commit thread.
+
+        Returns what made it fail, after an abort. An error of the commit itself is raised: whether the batch is
+        on disk is then unknown, nobody may be told anything, and the server has to stop.
+        """
+        try:
+            txn = self._env.begin(write=True)
+        except lmdb.Error as exc:
+            return _store_error(exc)
+        try:
+            self._sealer.begin(txn)
+            for work in batch:
+                work.run(self._sealer)
+        except Exception as exc:
+            txn.abort()
+            self._sealer.rollback()
+            return _store_error(exc) if isinstance(exc, lmdb.Error) else exc
+        try:
+            txn.commit()
+        except (lmdb.MapFullError, lmdb.DiskError) as exc:
+            self._sealer.rollback()
+            return _store_error(exc)
+        self._sealer.commit()
+        self.commits += 1
+        return None
+
+
+def _store_error(exc: lmdb.Error) -> StoreError:
+    if isinstance(exc, (lmdb.MapFullError, lmdb.DiskError)):
+        return StoreFull(f"no space is left for the store (store.mapSize, or the disk): {exc}")
+    return StoreError(f"the store refused a write: {exc}")

@@ -1,0 +1,74 @@
+"""Tools for the tests of plugins and of triolet itself."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import attrs
+import trio
+
+from triolet_core._broker import Broker, open_broker
+from triolet_core.config import ServerConfig
+from triolet_core.model import Device, Draft, Message
+
+_CONNECTION_IDS = count(1)
+
+
+@attrs.define(eq=False)
+class MemorySession:
+    """A session that keeps what it is given."""
+
+    device: Device
+    connection_id: int = attrs.Factory(lambda: next(_CONNECTION_IDS))
+    received: list[Message] = attrs.Factory(list)
+    pushes: int = 0
+    kicks: list[tuple[int, str, bool]] = attrs.Factory(list)
+    """(reason, text, whether a DISCONNECT was to be sent) of each kick."""
+    is_full: bool = False
+
+    def push(self, messages: Sequence[Message]) -> bool:
+        """Keep the messages."""
+        if self.is_full:
+            return False
+        self.pushes += 1
+        self.received.extend(messages)
+        return True
+
+    def kick(self, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
+        """Note the kick."""
+        self.kicks.append((int(reason), text, notify))
+
+
+def draft(channel_id: str, payload: bytes = b"hello", *, channel_type: int = 1, client_msg_no: str = "") -> Draft:
+    """Return a draft for a channel."""
+    return Draft(channel_id=channel_id, channel_type=channel_type, payload=payload, client_msg_no=client_msg_no)
+
+
+@asynccontextmanager
+async def open_test_broker(directory: Path, config: ServerConfig | None = None) -> AsyncIterator[Broker]:
+    """Open a broker without plugins on a store in `directory`."""
+    config = config or ServerConfig()
+    node = attrs.evolve(config.node, data_dir=str(directory))
+    async with open_broker(attrs.evolve(config, node=node)) as broker:
+        yield broker
+
+
+class SlowStepGuard(trio.abc.Instrument):
+    """Finds tasks that hold the loop for longer than `limit_s`; `slow` lists (task name, seconds)."""
+
+    def __init__(self, limit_s: float = 0.05) -> None:
+        self.limit_s = limit_s
+        self.slow: list[tuple[str, float]] = []
+        self._since = 0.0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Note when the step began."""
+        self._since = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Note a step that took too long."""
+        taken = time.perf_counter() - self._since
+        if taken > self.limit_s:
+            self.slow.append((task.name, taken))

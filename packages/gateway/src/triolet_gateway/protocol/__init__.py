@@ -1,0 +1,45 @@
+"""The client protocol of WuKongIM and LiMaoIM, sans IO: bytes in, events out, for both roles.
+
+Source: wire-protocol.md; the vectors of the reference codec are among the tests.
+"""
+
+from triolet_gateway.protocol._codec import decode as decode
+from triolet_gateway.protocol._codec import encode as encode
+from triolet_gateway.protocol._connection import NEED_DATA as NEED_DATA
+from triolet_gateway.protocol._connection import ClosedByPeer as ClosedByPeer
+from triolet_gateway.protocol._connection import ConnAckReceived as ConnAckReceived
+from triolet_gateway.protocol._connection import Connection as Connection
+from triolet_gateway.protocol._connection import ConnectReceived as ConnectReceived
+from triolet_gateway.protocol._connection import DisconnectReceived as DisconnectReceived
+from triolet_gateway.protocol._connection import Event as Event
+from triolet_gateway.protocol._connection import EventReceived as EventReceived
+from triolet_gateway.protocol._connection import Limits as Limits
+from triolet_gateway.protocol._connection import PingReceived as PingReceived
+from triolet_gateway.protocol._connection import PongReceived as PongReceived
+from triolet_gateway.protocol._connection import RecvAckReceived as RecvAckReceived
+from triolet_gateway.protocol._connection import RecvReceived as RecvReceived
+from triolet_gateway.protocol._connection import Role as Role
+from triolet_gateway.protocol._connection import SendAckReceived as SendAckReceived
+from triolet_gateway.protocol._connection import SendReceived as SendReceived
+from triolet_gateway.protocol._connection import State as State
+from triolet_gateway.protocol._connection import SubAckReceived as SubAckReceived
+from triolet_gateway.protocol._connection import SubReceived as SubReceived
+from triolet_gateway.protocol._errors import LocalProtocolError as LocalProtocolError
+from triolet_gateway.protocol._errors import PayloadError as PayloadError
+from triolet_gateway.protocol._errors import ProtocolError as ProtocolError
+from triolet_gateway.protocol._errors import RemoteProtocolError as RemoteProtocolError
+from triolet_gateway.protocol._frames import ConnAck as ConnAck
+from triolet_gateway.protocol._frames import Connect as Connect
+from triolet_gateway.protocol._frames import Disconnect as Disconnect
+from triolet_gateway.protocol._frames import EventFrame as EventFrame
+from triolet_gateway.protocol._frames import Family as Family
+from triolet_gateway.protocol._frames import Frame as Frame
+from triolet_gateway.protocol._frames import Ping as Ping
+from triolet_gateway.protocol._frames import Pong as Pong
+from triolet_gateway.protocol._frames import Recv as Recv
+from triolet_gateway.protocol._frames import RecvAck as RecvAck
+from triolet_gateway.protocol._frames import Send as Send
+from triolet_gateway.protocol._frames import SendAck as SendAck
+from triolet_gateway.protocol._frames import StreamLayout as StreamLayout
+from triolet_gateway.protocol._frames import Sub as Sub
+from triolet_gateway.protocol._frames import SubAck as SubAck

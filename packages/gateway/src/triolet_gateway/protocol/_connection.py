@@ -1,0 +1,499 @@
+"""State machine of one connection, for both roles; no IO, no clock, no randomness.
+
+Server: IDLE until CONNECT is complete, PENDING while somebody decides, READY after `accept`, CLOSED after `reject`,
+an error or the end of the stream. Client: IDLE, PENDING after `connect`, READY after a CONNACK with reason 1.
+Bytes that come while PENDING are kept. Anything the peer does ends in an event or in `RemoteProtocolError`.
+"""
+
+import enum
+from collections.abc import Iterable
+
+import attrs
+
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, Message, ReasonCode
+from triolet_gateway.protocol import _codec, _frames, _hot, _limao
+from triolet_gateway.protocol._crypto import SessionKeys, agree, public_key
+from triolet_gateway.protocol._errors import LocalProtocolError, NotText, PayloadError, RemoteProtocolError
+from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
+
+
+class Role(enum.Enum):
+    """Which end this is."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class State(enum.Enum):
+    """How far a connection is."""
+
+    IDLE = "idle"
+    PENDING = "pending"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+@attrs.frozen
+class Limits:
+    """Bounds that hold before memory is taken."""
+
+    max_frame_size: int = _codec.MAX_FRAME
+    max_login_bytes: int = 65536
+
+
+class NeedData(enum.Enum):
+    """There is no complete event."""
+
+    NEED_DATA = "need data"
+
+
+NEED_DATA = NeedData.NEED_DATA
+RECV_OVERHEAD = 640
+"""What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""
+
+
+@attrs.define
+class ConnectReceived:
+    """A client wants in."""
+
+    connect: _frames.Connect
+
+
+@attrs.define(eq=False)
+class SendReceived:
+    """A message; decrypted, or with the reason to refuse it."""
+
+    send: _frames.Send
+    refusal: int = 0
+
+
+@attrs.define
+class RecvAckReceived:
+    """A message was received."""
+
+    recvack: _frames.RecvAck
+
+
+@attrs.define
+class PingReceived:
+    """Wants a PONG."""
+
+
+@attrs.define
+class SubReceived:
+    """Wants a SUBACK."""
+
+    sub: _frames.Sub
+
+
+@attrs.define
+class DisconnectReceived:
+    """The peer says good-bye."""
+
+    disconnect: _frames.Disconnect
+
+
+@attrs.define
+class ClosedByPeer:
+    """The stream has ended."""
+
+
+@attrs.define
+class ConnAckReceived:
+    """The server has decided."""
+
+    connack: _frames.ConnAck
+
+
+@attrs.define
+class SendAckReceived:
+    """A message was accepted or refused."""
+
+    sendack: _frames.SendAck
+
+
+@attrs.define
+class RecvReceived:
+    """A message; checked and decrypted."""
+
+    recv: _frames.Recv
+
+
+@attrs.define
+class PongReceived:
+    """Answer to a PING."""
+
+
+@attrs.define
+class SubAckReceived:
+    """Answer to a SUB."""
+
+    suback: _frames.SubAck
+
+
+@attrs.define
+class EventReceived:
+    """An EVENT."""
+
+    event: _frames.EventFrame
+
+
+Event = (
+    ConnectReceived
+    | SendReceived
+    | RecvAckReceived
+    | PingReceived
+    | SubReceived
+    | DisconnectReceived
+    | ClosedByPeer
+    | ConnAckReceived
+    | SendAckReceived
+    | RecvReceived
+    | PongReceived
+    | SubAckReceived
+    | EventReceived
+)
+
+
+class Connection:
+    """One end of one connection."""
+
+    __slots__ = (
+        "_buffer",
+        "_error",
+        "_keys",
+        "_limits",
+        "_private_key",
+        "_role",
+        "connect_frame",
+        "family",
+        "state",
+        "version",
+    )
+
+    def __init__(self, role: Role, limits: Limits | None = None) -> None:
+        self._role = role
+        self._limits = limits or _DEFAULT_LIMITS
+        self._buffer = b""
+        self._keys: SessionKeys | None = None
+        self._private_key = b""
+        self._error: RemoteProtocolError | None = None
+        self.connect_frame: _frames.Connect | None = None
+        self.state = State.IDLE
+        self.version = LATEST_VERSION
+        self.family = Family.WUKONG
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether payloads are."""
+        return self._keys is not None
+
+    # --- in
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the peer; none means that the stream has ended."""
+        if not data:
+            self.state = State.CLOSED
+        elif self.state is not State.CLOSED:
+            self._buffer = self._buffer + data if self._buffer else data
+
+    def next_event(self) -> Event | NeedData:
+        """Return the next event.
+
+        Raises:
+            RemoteProtocolError: The peer broke the protocol; nothing more comes from this connection.
+        """
+        events, rest = self._parse(1)
+        self._buffer = rest
+        return events[0] if events else NEED_DATA
+
+    def events(self) -> list[Event]:
+        """Return every event that is complete.
+
+        Raises:
+            RemoteProtocolError: As `next_event`; events before the error come first, the error with the next call.
+        """
+        events, self._buffer = self._parse(None)
+        return events
+
+    def _parse(self, most: int | None) -> tuple[list[Event], bytes]:
+        if self._error is not None:
+            error, self._error = self._error, None
+            self.state = State.CLOSED
+            self._buffer = b""
+            raise error
+        if self.state is State.CLOSED:
+            return [], b""
+        events: list[Event] = []
+        buffer = self._buffer
+        offset = 0
+        try:
+            while most is None or len(events) < most:
+                if self.state is State.PENDING and self._role is Role.SERVER:
+                    break
+                step = self._step(buffer, offset)
+                if step is None:
+                    self._check_login(len(buffer) - offset)
+                    break
+                event, offset = step
+                if event is not None:
+                    events.append(event)
+        except RemoteProtocolError as exc:
+            if not events:
+                self.state = State.CLOSED
+                self._buffer = b""
+                raise
+            self._error = exc
+        return events, buffer[offset:] if offset else buffer
+
+    def _check_login(self, waiting: int) -> None:
+        if self.state is State.IDLE and waiting > self._limits.max_login_bytes:
+            limit = self._limits.max_login_bytes
+            raise RemoteProtocolError(ReasonCode.UNKNOWN, f"more than {limit} bytes before a whole CONNECT")
+
+    def _step(self, buffer: bytes, offset: int) -> tuple[Event | None, int] | None:
+        bounds = _codec.frame_bounds(buffer, offset, self._limits.max_frame_size)
+        if bounds is None:
+            self._check_first(buffer, offset)
+            return None
+        kind, start, end = bounds
+        if self.state is State.IDLE and self._role is Role.SERVER:
+            self._check_first(buffer, offset)
+            return self._on_connect(buffer, offset, buffer[start:end], end)
+        if kind == _frames.SEND and self._role is Role.SERVER:
+            return self._on_send(buffer, offset, start, end), end
+        decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
+        if decoded is None:
+            return None
+        return self._on_frame(decoded[0]), end
+
+    def _check_first(self, buffer: bytes, offset: int) -> None:
+        if self.state is State.IDLE and self._role is Role.SERVER and offset < len(buffer):
+            first = buffer[offset]
+            if first >> 4 != _frames.CONNECT:
+                raise RemoteProtocolError(ReasonCode.UNKNOWN, f"the first packet is no CONNECT{guess(buffer[offset:])}")
+
+    def _on_connect(self, buffer: bytes, offset: int, body: bytes, end: int) -> tuple[Event, int]:
+        self.family = _limao.family_of_connect(body)
+        try:
+            decoded = _codec.decode(buffer, offset, LATEST_VERSION, self.family, max_frame=self._limits.max_frame_size)
+        except NotText as exc:
+            self.version = min(body[0], LATEST_VERSION)
+            refusal = self._connack(_frames.ConnAck(0, ReasonCode.AUTH_FAIL))
+            raise RemoteProtocolError(ReasonCode.AUTH_FAIL, exc.detail, refusal) from None
+        if decoded is None or not isinstance(decoded[0], _frames.Connect):
+            raise RemoteProtocolError(ReasonCode.UNKNOWN, "the first packet is no CONNECT")
+        connect = decoded[0]
+        newest = 4 if self.family is Family.LIMAO else LATEST_VERSION
+        self.version = min(connect.version, newest)
+        self.connect_frame = connect
+        self.state = State.PENDING
+        return ConnectReceived(connect), end
+
+    def _on_send(self, buffer: bytes, offset: int, start: int, end: int) -> SendReceived:
+        send = None
+        if self.family is Family.WUKONG:
+            send = _hot.read_send(buffer[start:end], self.version, buffer[offset] & 0x0F)
+        if send is None:
+            decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
+            if decoded is None or not isinstance(decoded[0], _frames.Send):
+                raise RemoteProtocolError(ReasonCode.UNKNOWN, "a SEND cannot be read")
+            send = decoded[0]
+        if end - start + RECV_OVERHEAD > self._limits.max_frame_size:
+            send.payload = b""
+            return SendReceived(send, ReasonCode.PAYLOAD_DECODE_ERROR)
+        if self._keys is None:
+            return SendReceived(send)
+        wrong_key = ReasonCode.MSG_KEY_ERROR if self.family is Family.LIMAO else ReasonCode.PAYLOAD_DECODE_ERROR
+        return SendReceived(send, _hot.open_send(send, self._keys, wrong_key))
+
+    def _on_frame(self, frame: Frame) -> Event | None:
+        return self._of_client(frame) if self._role is Role.SERVER else self._of_server(frame)
+
+    def _of_client(self, frame: Frame) -> Event | None:
+        match frame:
+            case _frames.RecvAck():
+                return RecvAckReceived(frame)
+            case _frames.Ping():
+                return PingReceived()
+            case _frames.Sub():
+                return SubReceived(frame)
+            case _frames.Disconnect():
+                return DisconnectReceived(frame)
+            case _frames.EventFrame():
+                raise RemoteProtocolError(ReasonCode.UNKNOWN, "an EVENT does not come from clients")
+            case _:
+                return None  # a second CONNECT and the server's packets are ignored, as the reference does
+
+    def _of_server(self, frame: Frame) -> Event | None:
+        match frame:
+            case _frames.ConnAck():
+                return self._on_connack(frame)
+            case _frames.SendAck():
+                return SendAckReceived(frame)
+            case _frames.Recv():
+                return RecvReceived(self._open_recv(frame))
+            case _frames.Pong():
+                return PongReceived()
+            case _frames.Disconnect():
+                return DisconnectReceived(frame)
+            case _frames.SubAck():
+                return SubAckReceived(frame)
+            case _frames.EventFrame():
+                return EventReceived(frame)
+            case _:
+                return None
+
+    def _on_connack(self, frame: _frames.ConnAck) -> ConnAckReceived:
+        if frame.reason_code != ReasonCode.SUCCESS:
+            self.state = State.CLOSED
+            return ConnAckReceived(frame)
+        if frame.server_version:
+            self.version = min(self.version, frame.server_version)
+        if frame.server_key:
+            self._keys = agree(self._private_key, frame.server_key, frame.salt.encode())
+        self.state = State.READY
+        return ConnAckReceived(frame)
+
+    def _open_recv(self, recv: _frames.Recv) -> _frames.Recv:
+        if self._keys is None:
+            return recv
+        head = f"{recv.message_id}{recv.message_seq}{recv.client_msg_no}{recv.timestamp}"
+        sign = f"{head}{recv.from_uid}{recv.channel_id}{recv.channel_type}".encode() + recv.payload
+        if self._keys.msg_key(sign) != recv.msg_key:
+            raise RemoteProtocolError(ReasonCode.MSG_KEY_ERROR, "a RECV has a wrong message key")
+        try:
+            recv.payload = self._keys.decrypt(recv.payload)
+        except PayloadError as exc:
+            raise RemoteProtocolError(ReasonCode.PAYLOAD_DECODE_ERROR, str(exc)) from exc
+        return recv
+
+    # --- out, server
+
+    def accept(
+        self, private_key: bytes, salt: bytes, *, time_diff_ms: int, node_id: int, encrypt: bool = True
+    ) -> bytes:
+        """Let the client in: agree on keys and return the CONNACK.
+
+        Args:
+            private_key: 32 fresh random bytes.
+            salt: 16 random characters of `0-9a-zA-Z`.
+            time_diff_ms: Our time minus the client's.
+            node_id: This server's number.
+            encrypt: False if encryption is off for the whole server.
+
+        Raises:
+            RemoteProtocolError: The client's key is unusable; `answer` holds the CONNACK that says so.
+        """
+        connect = self._pending()
+        has_keys = encrypt and not (self.family is Family.LIMAO and self.version < 3)
+        server_key = ""
+        if has_keys:
+            try:
+                self._keys = agree(private_key, connect.client_key, salt)
+            except RemoteProtocolError as exc:
+                raise RemoteProtocolError(exc.reason, exc.detail, self.reject(exc.reason)) from None
+            server_key = public_key(private_key)
+        self.state = State.READY
+        return self._connack(
+            _frames.ConnAck(time_diff_ms, ReasonCode.SUCCESS, server_key, salt.decode() if has_keys else "", node_id)
+        )
+
+    def reject(self, reason: int) -> bytes:
+        """Turn the client away; returns the CONNACK."""
+        self._pending()
+        self.state = State.CLOSED
+        return self._connack(_frames.ConnAck(0, reason))
+
+    def _pending(self) -> _frames.Connect:
+        if self.state is not State.PENDING or self.connect_frame is None:
+            raise LocalProtocolError(f"no CONNECT is waiting (state {self.state.value})")
+        return self.connect_frame
+
+    def _connack(self, frame: _frames.ConnAck) -> bytes:
+        if self.family is Family.WUKONG and self.version > 3:
+            frame.flags, frame.server_version = 1, self.version
+        return _codec.encode(frame, self.version, self.family)
+
+    def encode_recv(self, message: Message, channel_id: str, from_uid: str, flags: int) -> bytes:
+        """Return the RECV of a message for this receiver, encrypted and signed."""
+        return _hot.write_recv(message, channel_id, from_uid, flags, self.version, self.family, self._keys)
+
+    def encode_sendacks(self, acks: Iterable[_hot.Ack]) -> bytes:
+        """Return SENDACKs, (client_seq, flags, message_id, message_seq, reason) each."""
+        return _hot.write_sendacks(acks, self.family)
+
+    def send(self, frame: Frame) -> bytes:
+        """Return the bytes of a frame.
+
+        Raises:
+            LocalProtocolError: The peer's version has no such frame.
+        """
+        _codec.check_version(frame, self.version)
+        return _codec.encode(frame, self.version, self.family)
+
+    # --- out, client
+
+    def connect(
+        self,
+        *,
+        uid: str,
+        token: str,
+        device_id: str,
+        device_flag: int,
+        client_timestamp: int,
+        private_key: bytes,
+        version: int = LATEST_VERSION,
+        family: Family = Family.WUKONG,
+    ) -> bytes:
+        """Return the CONNECT of a client."""
+        self._private_key = private_key
+        self.family, self.version, self.state = family, version, State.PENDING
+        frame = _frames.Connect(version, device_flag, device_id, uid, token, client_timestamp, public_key(private_key))
+        return _codec.encode(frame, version, family)
+
+    def send_message(
+        self,
+        *,
+        client_seq: int,
+        client_msg_no: str,
+        channel_id: str,
+        channel_type: int,
+        payload: bytes,
+        flags: int = RED_DOT,
+        setting: int = 0,
+        expire: int = 0,
+        topic: str = "",
+    ) -> bytes:
+        """Return a SEND, encrypted and signed."""
+        msg_key = ""
+        if self._keys is not None:
+            payload = self._keys.encrypt(payload)
+            msg_key = self._keys.msg_key(f"{client_seq}{client_msg_no}{channel_id}{channel_type}".encode() + payload)
+        frame = _frames.Send(
+            setting, client_seq, client_msg_no, channel_id, channel_type, expire, msg_key, topic, payload, flags
+        )
+        return _codec.encode(frame, self.version, self.family)
+
+    def recv_ack(self, recv: _frames.Recv) -> bytes:
+        """Return the RECVACK of a RECV, with its flags."""
+        flags = recv.flags & (NO_PERSIST | RED_DOT | SYNC_ONCE)
+        return _codec.encode(_frames.RecvAck(recv.message_id, recv.message_seq, flags), self.version, self.family)
+
+    def ping(self) -> bytes:
+        """Return a PING."""
+        return _codec.encode(_frames.Ping(), self.version, self.family)
+
+
+_DEFAULT_LIMITS = Limits()
+
+
+def guess(data: bytes) -> str:
+    """Say what the first bytes of a wrong protocol look like, for the log."""
+    if data[:1] in (b"{", b"["):
+        return ": this looks like JSON-RPC"
+    if data[:4] in (b"GET ", b"POST", b"HEAD", b"PUT "):
+        return ": this looks like HTTP"
+    if data[:2] == b"\x16\x03":
+        return ": this looks like TLS"
+    return ": this looks like a PROXY header" if data[:5] == b"PROXY" else ""

@@ -1,0 +1,38 @@
+"""Two kinds of mistake: theirs and ours."""
+
+from triolet_core.errors import TrioletError
+
+
+class ProtocolError(TrioletError):
+    """Base of both."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried to send what the protocol, or the peer's version of it, does not have."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol; the connection ends.
+
+    Attributes:
+        reason: A `ReasonCode`.
+        answer: Bytes to send before closing, possibly none.
+        detail: What was wrong, for the log; holds nothing that the peer sent.
+    """
+
+    def __init__(self, reason: int, detail: str, answer: bytes = b"") -> None:
+        self.reason = reason
+        self.detail = detail
+        self.answer = answer
+        super().__init__(reason, detail, answer)
+
+    def __str__(self) -> str:
+        return f"{self.detail} (reason {self.reason})"
+
+
+class NotText(RemoteProtocolError):
+    """A string is not UTF-8."""
+
+
+class PayloadError(ProtocolError):
+    """A payload does not decrypt."""

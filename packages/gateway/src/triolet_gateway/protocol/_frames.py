@@ -1,0 +1,175 @@
+"""One record per packet. Source: wire-protocol.md, section 3; types as in WuKongIMGoProto 1.2.3."""
+
+import enum
+
+import attrs
+
+CONNECT, CONNACK, SEND, SENDACK, RECV, RECVACK, PING, PONG = 1, 2, 3, 4, 5, 6, 7, 8
+DISCONNECT, SUB, SUBACK, EVENT = 9, 10, 11, 12
+
+LATEST_VERSION = 5
+"""Newest version that is negotiated. Version 6 is known to the codec only."""
+
+
+class Family(enum.Enum):
+    """Whose field order a connection uses."""
+
+    WUKONG = "wukong"
+    LIMAO = "limao"
+
+
+class StreamLayout(enum.Enum):
+    """Where the two generations of the codec have stream fields, below version 5."""
+
+    NEW = "1.2.3"
+    OLD = "1.0"
+
+
+@attrs.define
+class Connect:
+    """First packet of a client."""
+
+    version: int
+    device_flag: int
+    device_id: str
+    uid: str
+    token: str = attrs.field(repr=False)
+    client_timestamp: int
+    """Milliseconds."""
+    client_key: str
+    """Base64 of the X25519 public key."""
+    flags: int = 0
+
+
+@attrs.define
+class ConnAck:
+    """Answer to CONNECT."""
+
+    time_diff: int
+    """Server time minus client time, milliseconds."""
+    reason_code: int
+    server_key: str = ""
+    salt: str = ""
+    node_id: int = 0
+    server_version: int = 0
+    """Written if flag bit 0 is set."""
+    flags: int = 0
+
+
+@attrs.define
+class Send:
+    """A message from a client; `payload` is as on the wire until it is decrypted."""
+
+    setting: int
+    client_seq: int
+    client_msg_no: str
+    channel_id: str
+    channel_type: int
+    expire: int
+    msg_key: str
+    topic: str
+    payload: bytes = attrs.field(repr=False)
+    flags: int = 0
+    stream_no: str = ""
+
+
+@attrs.define
+class SendAck:
+    """Answer to SEND."""
+
+    message_id: int
+    client_seq: int
+    message_seq: int
+    reason_code: int
+    flags: int = 0
+    client_msg_no: str = ""
+
+
+@attrs.define
+class Recv:
+    """A message for a client."""
+
+    setting: int
+    msg_key: str
+    from_uid: str
+    channel_id: str
+    channel_type: int
+    expire: int
+    client_msg_no: str
+    message_id: int
+    message_seq: int
+    timestamp: int
+    topic: str
+    payload: bytes = attrs.field(repr=False)
+    flags: int = 0
+    stream_flag: int = 0
+    stream_no: str = ""
+    stream_id: int = 0
+    stream_seq: int = 0
+
+
+@attrs.define
+class RecvAck:
+    """Answer to RECV."""
+
+    message_id: int
+    message_seq: int
+    flags: int = 0
+
+
+@attrs.define
+class Ping:
+    """Keep-alive of a client."""
+
+
+@attrs.define
+class Pong:
+    """Answer to PING."""
+
+
+@attrs.define
+class Disconnect:
+    """Good-bye, in either direction."""
+
+    reason_code: int
+    reason: str
+    flags: int = 0
+
+
+@attrs.define
+class Sub:
+    """Subscribe to a channel (action 0) or leave it (1)."""
+
+    setting: int
+    sub_no: str
+    channel_id: str
+    channel_type: int
+    action: int
+    param: str
+    flags: int = 0
+
+
+@attrs.define
+class SubAck:
+    """Answer to SUB."""
+
+    sub_no: str
+    channel_id: str
+    channel_type: int
+    action: int
+    reason_code: int
+    flags: int = 0
+
+
+@attrs.define
+class EventFrame:
+    """Something that is no message; not encrypted, not acknowledged. From version 5 on."""
+
+    id: str
+    type: str
+    timestamp: int
+    data: bytes
+    flags: int = 0
+
+
+Frame = Connect | ConnAck | Send | SendAck | Recv | RecvAck | Ping | Pong | Disconnect | Sub | SubAck | EventFrame

@@ -1,0 +1,162 @@
+"""The field order of LiMaoIM, its versions 1 to 4. Source: wire-protocol.md, section 9."""
+
+import base64
+import binascii
+
+from triolet_core.model import ReasonCode
+from triolet_gateway.protocol import _fields as f
+from triolet_gateway.protocol import _frames as frames
+from triolet_gateway.protocol._errors import LocalProtocolError, RemoteProtocolError
+from triolet_gateway.protocol._fields import Reader, text
+from triolet_gateway.protocol._frames import Family, Frame
+
+_WITH_NUMBER, _WITH_KEYS, _WITH_SETTING = 2, 3, 4
+"""First versions that have clientMsgNo, keys and msgKey, and the setting byte."""
+
+
+def encode_body(frame: Frame, version: int) -> bytes:
+    """Encode the body of a frame."""
+    match frame:
+        case frames.Connect():
+            key = text(frame.client_key) if version >= _WITH_KEYS else b""
+            head = f.U8.pack(frame.version) + key + f.U8.pack(frame.device_flag) + text(frame.device_id)
+            return head + f.I64.pack(frame.client_timestamp) + text(frame.uid) + text(frame.token)
+        case frames.ConnAck():
+            keys = text(frame.server_key) + text(frame.salt) if version >= _WITH_KEYS else b""
+            return keys + f.I64_U8.pack(frame.time_diff, frame.reason_code)
+        case frames.Send():
+            number = text(frame.client_msg_no) if version >= _WITH_NUMBER else b""
+            channel = text(frame.channel_id) + f.U8.pack(frame.channel_type)
+            return _head(frame, version) + f.U32.pack(frame.client_seq) + number + channel + frame.payload
+        case frames.SendAck():
+            return _SENDACK.pack(frame.client_seq, frame.message_id, frame.message_seq, frame.reason_code)
+        case frames.Recv():
+            number = text(frame.client_msg_no) if version >= _WITH_NUMBER else b""
+            channel = text(frame.channel_id) + f.U8.pack(frame.channel_type) + text(frame.from_uid)
+            ids = f.RECVACK.pack(frame.message_id, frame.message_seq) + number + f.I32.pack(frame.timestamp)
+            return _head(frame, version) + ids + channel + frame.payload
+        case frames.RecvAck():
+            return f.RECVACK.pack(frame.message_id, frame.message_seq)
+        case frames.Disconnect():
+            return f.U8.pack(frame.reason_code) + text(frame.reason)
+        case _:
+            raise LocalProtocolError(f"LiMaoIM has no {type(frame).__name__}")
+
+
+_SENDACK = f.struct.Struct(">IqIB")
+
+
+def _head(frame: frames.Send | frames.Recv, version: int) -> bytes:
+    setting = f.U8.pack(frame.setting) if version >= _WITH_SETTING else b""
+    return setting + (text(frame.msg_key) if version >= _WITH_KEYS else b"")
+
+
+def decode_body(kind: int, reader: Reader, version: int, flags: int) -> Frame:
+    """Decode the body of a frame."""
+    match kind:
+        case frames.CONNECT:
+            return _connect(reader, flags)
+        case frames.CONNACK:
+            key, salt = (reader.text(), reader.text()) if version >= _WITH_KEYS else ("", "")
+            time_diff, reason = reader.numbers(f.I64_U8)
+            return frames.ConnAck(time_diff, reason, key, salt, flags=flags)
+        case frames.SEND:
+            return _send(reader, version, flags)
+        case frames.SENDACK:
+            client_seq, message_id, seq, reason = reader.numbers(_SENDACK)
+            return frames.SendAck(message_id, client_seq, seq, reason, flags)
+        case frames.RECV:
+            return _recv(reader, version, flags)
+        case frames.RECVACK:
+            message_id, seq = reader.numbers(f.RECVACK)
+            return frames.RecvAck(message_id, seq, flags)
+        case frames.DISCONNECT:
+            return frames.Disconnect(reader.numbers(f.U8)[0], reader.text(), flags)
+        case _:
+            raise RemoteProtocolError(ReasonCode.UNKNOWN, f"LiMaoIM has no packet of type {kind}")
+
+
+def _connect(reader: Reader, flags: int) -> frames.Connect:
+    (version,) = reader.numbers(f.U8)
+    key = reader.text() if version >= _WITH_KEYS else ""
+    (device_flag,) = reader.numbers(f.U8)
+    device_id = reader.text()
+    (timestamp,) = reader.numbers(f.I64)
+    uid, token = reader.text(), reader.text()
+    return frames.Connect(version, device_flag, device_id, uid, token, timestamp, key, flags)
+
+
+def _send(reader: Reader, version: int, flags: int) -> frames.Send:
+    setting = reader.numbers(f.U8)[0] if version >= _WITH_SETTING else 0
+    msg_key = reader.text() if version >= _WITH_KEYS else ""
+    (client_seq,) = reader.numbers(f.U32)
+    number = reader.text() if version >= _WITH_NUMBER else ""
+    channel_id = reader.text()
+    (channel_type,) = reader.numbers(f.U8)
+    return frames.Send(setting, client_seq, number, channel_id, channel_type, 0, msg_key, "", reader.rest(), flags)
+
+
+def _recv(reader: Reader, version: int, flags: int) -> frames.Recv:
+    setting = reader.numbers(f.U8)[0] if version >= _WITH_SETTING else 0
+    msg_key = reader.text() if version >= _WITH_KEYS else ""
+    message_id, seq = reader.numbers(f.RECVACK)
+    number = reader.text() if version >= _WITH_NUMBER else ""
+    (timestamp,) = reader.numbers(f.I32)
+    channel_id = reader.text()
+    (channel_type,) = reader.numbers(f.U8)
+    from_uid = reader.text()
+    return frames.Recv(
+        setting,
+        msg_key,
+        from_uid,
+        channel_id,
+        channel_type,
+        0,
+        number,
+        message_id,
+        seq,
+        timestamp,
+        "",
+        reader.rest(),
+        flags,
+    )
+
+
+def family_of_connect(body: bytes) -> Family:
+    """Tell whose CONNECT a body is: a layout fits if it consumes the body exactly and the uid is not empty."""
+    limao = _fits_limao(body)
+    wukong = _wukong_key(body)
+    if not limao:
+        return Family.WUKONG
+    if wukong is None:
+        return Family.LIMAO
+    return Family.WUKONG if _is_key(wukong) else Family.LIMAO
+
+
+def _fits_limao(body: bytes) -> bool:
+    reader = Reader(body)
+    try:
+        connect = _connect(reader, 0)
+    except RemoteProtocolError:
+        return False
+    fits = reader.is_empty and bool(connect.uid) and connect.version <= _WITH_SETTING
+    return fits and (connect.version < _WITH_KEYS or _is_key(connect.client_key))
+
+
+def _wukong_key(body: bytes) -> str | None:
+    reader = Reader(body)
+    try:
+        reader.numbers(f.U8_U8)
+        _, uid, _ = reader.text(), reader.text(), reader.text()
+        reader.numbers(f.I64)
+        key = reader.text()
+    except RemoteProtocolError:
+        return None
+    return key if uid and reader.is_empty else None
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key)) >= 32
+    except (binascii.Error, ValueError):
+        return False

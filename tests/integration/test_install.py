@@ -1,0 +1,155 @@
+"""Each combination of distributions is installed from its wheels beside what it declares, and started."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+UV = Path(sys.executable).parent / "uv"
+MEMBERS = ("core", "gateway", "api", "webhook", "datasource")
+SOURCES = {f"triolet-{member}": ROOT / "packages" / member for member in MEMBERS} | {
+    "triolet": ROOT,
+    "triolet-wordfilter": ROOT / "examples" / "own_plugin",
+}
+TIMEOUT_S = 30
+
+START = """
+import json, sys
+sys.path[:0] = sys.argv[1:3]
+import trio
+from triolet_core import Device, Draft, load_config, open_server
+
+PORTS = ["addr=tcp://127.0.0.1:0", "wsAddr=ws://127.0.0.1:0", "httpAddr=127.0.0.1:0"]
+
+async def main():
+    config = load_config(overrides=[f"rootDir={sys.argv[3]}", *PORTS], environ={})
+    async with open_server(config) as server:
+        reasons = []
+        for text in (b"hello", b"Casino"):
+            draft = Draft(channel_id="bob", channel_type=1, payload=text)
+            reasons.append((await server.broker.messages.send(Device(uid="ann"), draft)).reason)
+        plugins, endpoints = sorted(server.plugins), sorted(server.broker.endpoints)
+    packages = sorted({name.partition(".")[0] for name in sys.modules if name.startswith("triolet_")})
+    print(json.dumps({"plugins": plugins, "endpoints": endpoints, "packages": packages, "reasons": reasons}))
+
+trio.run(main)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Build a distribution once, without network."""
+    built: dict[str, Path] = {}
+
+    def build(name: str) -> Path:
+        if name not in built:
+            directory = tmp_path_factory.mktemp("wheel")
+            uv("build", "--wheel", "--no-build-isolation", "--out-dir", directory, SOURCES[name])
+            [built[name]] = directory.glob("*.whl")
+        return built[name]
+
+    return build
+
+
+def uv(command: str, *arguments: str | Path) -> None:
+    flags = ["--quiet", "--offline", "--no-cache", "--no-config"]
+    target = ["--python", sys.executable]
+    words = [UV, *command.split(), *flags, *target, *arguments]
+    subprocess.run(words, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+
+
+def install(target: Path, wheels: Iterable[Path]) -> None:
+    uv("pip install", "--no-deps", "--target", target, *wheels)
+
+
+def declared(distributions: Iterable[metadata.Distribution]) -> set[str]:
+    """What distributions require on this platform, without extras."""
+    requirements = (Requirement(text) for each in distributions for text in each.requires or ())
+    return {
+        canonicalize_name(requirement.name)
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    }
+
+
+def link_requirements(target: Path, directory: Path) -> None:
+    """Make what is declared in `target`, and nothing else of this environment, importable from `directory`."""
+    directory.mkdir()
+    todo = {name for name in declared(metadata.distributions(path=[str(target)])) if not name.startswith("triolet")}
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        distribution = metadata.distribution(name)
+        todo |= declared([distribution]) - seen
+        for top in {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}:
+            if not (directory / top).exists():
+                (directory / top).symlink_to(Path(str(distribution.locate_file(top))))
+
+
+def start(tmp_path: Path, wheels: Iterable[Path]) -> dict[str, Any]:
+    """Install wheels into a bare directory, start a server from it in an isolated interpreter, return its report."""
+    target, third_party = tmp_path / "target", tmp_path / "third party"
+    install(target, wheels)
+    link_requirements(target, third_party)
+    words: list[str | Path] = [sys.executable, "-I", "-S", "-c", START, target, third_party, tmp_path / "root"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+@pytest.mark.parametrize(
+    ("plugins", "endpoints"),
+    [
+        ((), []),
+        (("gateway",), ["tcp", "ws"]),
+        (("api",), ["http"]),
+        (("webhook",), []),
+        (("datasource",), []),
+        (MEMBERS[1:], ["http", "tcp", "ws"]),
+    ],
+    ids=["core alone", "gateway", "api", "webhook", "datasource", "all"],
+)
+def test_a_combination_starts_with_what_it_declares(
+    tmp_path: Path, wheel_of: Callable[[str], Path], plugins: tuple[str, ...], endpoints: list[str]
+) -> None:
+    """Install only what is needed (architecture.md, section 1)."""
+    report = start(tmp_path, [wheel_of(f"triolet-{name}") for name in ("core", *plugins)])
+    assert report["plugins"] == sorted(plugins)
+    assert report["endpoints"] == endpoints
+    assert report["packages"] == sorted(f"triolet_{name}" for name in ("core", *plugins))
+
+
+def requirements_of(tmp_path: Path, wheel: Path) -> set[str]:
+    install(tmp_path, [wheel])
+    return declared(metadata.distributions(path=[str(tmp_path)]))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_plugin_brings_the_core_and_no_other_plugin(
+    tmp_path: Path, wheel_of: Callable[[str], Path], name: str
+) -> None:
+    own = {each for each in requirements_of(tmp_path, wheel_of(f"triolet-{name}")) if each.startswith("triolet")}
+    assert own == (set() if name == "core" else {"triolet-core"})
+
+
+def test_the_distribution_triolet_brings_all(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:
+    assert requirements_of(tmp_path, wheel_of("triolet")) == {f"triolet-{name}" for name in MEMBERS}
+
+
+def test_the_example_plugin_is_found_and_asked(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:
+    """examples/own_plugin: an entry point is all it takes; a message with the word is refused with 11."""
+    report = start(tmp_path, [wheel_of("triolet-core"), wheel_of("triolet-wordfilter")])
+    assert report["plugins"] == ["wordfilter"]
+    assert report["reasons"] == [1, 11]
