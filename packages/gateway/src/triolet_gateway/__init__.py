@@ -1,1 +1,4 @@
-"""The gateway plugin of triolet."""
+"""The gateway plugin of triolet: clients over TCP and WebSocket."""
+
+from triolet_gateway._config import GatewayConfig as GatewayConfig
+from triolet_gateway._plugin import plugin as plugin

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import struct
 
 from triolet_core.model import ReasonCode
 from triolet_gateway.protocol import _fields as f
@@ -43,7 +44,7 @@ def encode_body(frame: Frame, version: int) -> bytes:
             raise LocalProtocolError(f"LiMaoIM has no {type(frame).__name__}")
 
 
-_SENDACK = f.struct.Struct(">IqIB")
+_SENDACK = struct.Struct(">IqIB")
 
 
 def _head(frame: frames.Send | frames.Recv, version: int) -> bytes:

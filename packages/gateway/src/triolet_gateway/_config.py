@@ -1,0 +1,35 @@
+"""Settings of the gateway."""
+
+import attrs
+
+from triolet_core.config import Bytes, Seconds, setting
+
+
+@attrs.frozen(kw_only=True)
+class GatewayConfig:
+    """Listeners, and the bounds of a connection."""
+
+    on: bool = setting(default=True, doc="run the plugin")
+    tcp_addr: str = setting("tcp://127.0.0.1:5100", key="addr", doc="binary protocol over TCP; empty: off")
+    ws_addr: str = setting("ws://127.0.0.1:5200", key="wsAddr", doc="binary protocol over WebSocket; empty: off")
+    conn_idle_time: Seconds = setting(
+        Seconds(180), key="connIdleTime", gt=0, go=True, doc="a connection that is silent for this long is closed"
+    )
+    login_timeout: Seconds = setting(Seconds(5), gt=0, doc="longest time until CONNECT is accepted")
+    max_frame_size: Bytes = setting(Bytes(1 << 20), gt=1024, doc="longest frame that is read")
+    max_login_bytes: Bytes = setting(Bytes(1 << 16), gt=1024, doc="most bytes before CONNECT is complete")
+    outbox_bytes: Bytes = setting(
+        Bytes(1 << 20), gt=0, doc="bytes that may wait for a client that does not read; beyond, it is closed"
+    )
+    in_flight: int = setting(1024, gt=0, doc="messages of one connection that may wait for their SENDACK")
+    unacked: int = setting(256, gt=0, doc="deliveries remembered per connection until RECVACK; the oldest is forgotten")
+    max_connections: int = setting(0, ge=0, doc="most connections; 0: as many as there are file descriptors")
+    max_connections_per_address: int = setting(0, ge=0, doc="most connections from one address; 0: no limit")
+    retry_interval: Seconds = setting(
+        Seconds(60), key="messageRetry.interval", gt=0, go=True, doc="a delivery without RECVACK is repeated after"
+    )
+    retry_scan_interval: Seconds = setting(
+        Seconds(5), key="messageRetry.scanInterval", gt=0, go=True, doc="time between two looks for such deliveries"
+    )
+    retry_max_count: int = setting(5, key="messageRetry.maxCount", ge=0, doc="how often a delivery is repeated")
+    disable_encryption: bool = setting(default=False, key="disableEncryption", doc="no encryption, no message keys")

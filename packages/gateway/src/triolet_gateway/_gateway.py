@@ -1,0 +1,161 @@
+"""What the connections of one gateway share: the broker, the settings, the clock wheel, the counters."""
+
+import math
+import secrets
+import string
+from collections.abc import Mapping
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from triolet_core import Broker
+from triolet_core.plugin import PluginContext
+from triolet_gateway._config import GatewayConfig
+from triolet_gateway.protocol import Limits
+
+if TYPE_CHECKING:
+    from triolet_gateway._session import ClientSession
+
+_SALT = string.ascii_letters + string.digits
+
+
+@attrs.define(eq=False)
+class Counters:
+    """What happened since the start."""
+
+    accepted_total: int = 0
+    refused_total: int = 0
+    logins_total: int = 0
+    login_failures_total: int = 0
+    protocol_errors_total: int = 0
+    crashes_total: int = 0
+    slow_consumers_total: int = 0
+    idle_closed_total: int = 0
+    sends_total: int = 0
+    sendacks_total: int = 0
+    receives_total: int = 0
+    recvacks_total: int = 0
+    repeats_total: int = 0
+    pings_total: int = 0
+    bytes_in_total: int = 0
+    bytes_out_total: int = 0
+
+
+class Gateway:
+    """Shared state of a gateway."""
+
+    def __init__(self, context: PluginContext[GatewayConfig], nursery: trio.Nursery) -> None:
+        self.config = context.config
+        self.broker: Broker = context.broker
+        self.log: Any = context.log
+        self.counters = Counters()
+        self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
+        self.sessions: set[ClientSession] = set()
+        self.retrying: set[ClientSession] = set()
+        self.is_stopping = False
+        self.node_id = context.broker.config.node.id
+        self._nursery = nursery
+        self._ids = count(1)
+        self._by_address: dict[str, int] = {}
+        self._buckets: dict[int, set[ClientSession]] = {}
+
+    def start_soon(self, function: Any, *args: object) -> None:
+        """Run an async function for as long as the gateway may live."""
+        self._nursery.start_soon(function, *args)
+
+    def new_connection_id(self) -> int:
+        """Return the number of a new connection."""
+        return next(self._ids)
+
+    def salt(self) -> bytes:
+        """Return 16 random letters and digits."""
+        return "".join(secrets.choice(_SALT) for _ in range(16)).encode()
+
+    # --- admission
+
+    def admit(self, address: str) -> bool:
+        """Count a new connection in; False if it is one too many."""
+        config = self.config
+        here = self._by_address.get(address, 0)
+        total = config.max_connections
+        per_address = config.max_connections_per_address
+        if self.is_stopping or (total and len(self.sessions) >= total) or (per_address and here >= per_address):
+            self.counters.refused_total += 1
+            return False
+        self.counters.accepted_total += 1
+        self._by_address[address] = here + 1
+        return True
+
+    def dismiss(self, address: str) -> None:
+        """Count a connection out."""
+        left = self._by_address.get(address, 1) - 1
+        if left:
+            self._by_address[address] = left
+        else:
+            self._by_address.pop(address, None)
+
+    # --- deadlines: one task for all connections
+
+    def watch(self, session: "ClientSession") -> None:
+        """Look at a session when its deadline may have passed (up to a second late)."""
+        bucket = math.ceil(session.deadline) + 1
+        self._buckets.setdefault(bucket, set()).add(session)
+
+    async def turn_wheel(self) -> None:
+        """Each second look at the sessions whose deadline has come; those that were active are put off."""
+        last = math.floor(trio.current_time())
+        while True:
+            await trio.sleep(1)
+            now = math.floor(trio.current_time())
+            for second in range(last + 1, now + 1):
+                for session in self._buckets.pop(second, ()):
+                    self._look_at(session)
+            last = now
+
+    def _look_at(self, session: "ClientSession") -> None:
+        if session not in self.sessions:
+            return
+        if session.deadline <= trio.current_time():
+            session.expire()
+        else:
+            self.watch(session)
+
+    async def retry_forever(self) -> None:
+        """Repeat deliveries that were not acknowledged."""
+        while True:
+            await trio.sleep(self.config.retry_scan_interval)
+            now = trio.current_time()
+            for number, session in enumerate(tuple(self.retrying), 1):
+                session.retry(now)
+                if not number % 1000:
+                    await trio.lowlevel.checkpoint()
+
+    # --- numbers
+
+    def statistics(self) -> Mapping[str, int | float]:
+        """Return the counters and the present size of things."""
+        return {
+            **attrs.asdict(self.counters),
+            "connections": len(self.sessions),
+            "unacked_sessions": len(self.retrying),
+            "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
+        }
+
+    def compatible_statistics(self) -> Mapping[str, int | float]:
+        """Return what the reference's dashboards read (http-api.md, section 8.3)."""
+        counters = self.counters
+        presence = self.broker.presence
+        return {
+            "app_conn_count_total": len(self.sessions),
+            "app_online_user_count_total": presence.user_count,
+            "app_online_device_count_total": presence.count,
+            "app_send_packet_count_total": counters.sends_total,
+            "app_sendack_packet_count_total": counters.sendacks_total,
+            "app_recv_packet_count_total": counters.receives_total,
+            "app_recvack_packet_count_total": counters.recvacks_total,
+            "app_conn_packet_count_total": counters.logins_total + counters.login_failures_total,
+            "app_ping_count_total": counters.pings_total,
+            "app_pong_count_total": counters.pings_total,
+        }

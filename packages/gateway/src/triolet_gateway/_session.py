@@ -1,0 +1,367 @@
+"""One client: bytes in, frames out, and what core needs to see of it."""
+
+import os
+import time
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from triolet_core import ConnectRequest, Device, Draft, Message, Overloaded, ReasonCode, Receipt, StoreClosed
+from triolet_core.model import (
+    NO_PERSIST,
+    RED_DOT,
+    SYNC_ONCE,
+    SYSTEM_UID,
+    ChannelKey,
+    ChannelType,
+    peer_of,
+    plain_channel,
+)
+from triolet_gateway import protocol as wire
+from triolet_gateway._gateway import Gateway
+from triolet_gateway._outbox import Outbox
+
+CLOSE_AFTER_ANSWER_S = 1.0
+"""What a refused client has to read its answer before the socket goes."""
+_NOBODY = Device(uid="")
+_SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+_TAKES_GUESTS = frozenset({ChannelType.DATA, ChannelType.INFO})
+
+
+@attrs.define(eq=False)
+class _Unacked:
+    message: Message
+    due: float
+    left: int
+
+
+class ClientSession:
+    """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
+
+    __slots__ = (
+        "_closing",
+        "_in_flight",
+        "_room",
+        "_subscriptions",
+        "_unacked",
+        "address",
+        "close_at",
+        "connection",
+        "connection_id",
+        "device",
+        "gateway",
+        "last_activity",
+        "one_packet_per_write",
+        "outbox",
+        "started_at",
+    )
+
+    def __init__(self, gateway: Gateway, outbox: Outbox, address: str, *, one_packet_per_write: bool) -> None:
+        self.gateway = gateway
+        self.outbox = outbox
+        self.address = address
+        self.one_packet_per_write = one_packet_per_write
+        self.connection = wire.Connection(wire.Role.SERVER, gateway.limits)
+        self.connection_id = gateway.new_connection_id()
+        self.device = _NOBODY
+        self.started_at = self.last_activity = trio.current_time()
+        self.close_at = 0.0
+        self._in_flight = 0
+        self._room: trio.Event | None = None
+        self._unacked: dict[int, _Unacked] | None = None
+        self._subscriptions: list[ChannelKey] | None = None
+        self._closing = False
+
+    # --- life
+
+    def open(self) -> None:
+        """Join the gateway."""
+        self.gateway.sessions.add(self)
+        self.gateway.watch(self)
+
+    def close(self) -> None:
+        """Leave everything; the socket is the caller's."""
+        gateway = self.gateway
+        self._closing = True
+        gateway.sessions.discard(self)
+        gateway.retrying.discard(self)
+        gateway.broker.presence.unregister(self)
+        for key in self._subscriptions or ():
+            gateway.broker.channels.remove_temp_member(key, self.device.uid)
+        self._subscriptions = None
+        if self._room is not None:
+            self._room.set()
+
+    @property
+    def deadline(self) -> float:
+        """When this session ends if nothing happens, on Trio's clock."""
+        if self.close_at:
+            return self.close_at
+        config = self.gateway.config
+        if self.connection.state is wire.State.READY:
+            return self.last_activity + config.conn_idle_time
+        return self.started_at + config.login_timeout
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if not self.close_at:
+            self.gateway.counters.idle_closed_total += 1
+            self.gateway.log.debug("connection closed", reason="silent", connection_id=self.connection_id)
+        self._closing = True
+        self.outbox.abort()
+
+    def kick(self, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
+        """Take nothing more from this device and close it after `grace_s` seconds."""
+        if self._closing:
+            return
+        self._closing = True
+        if notify:
+            code = ReasonCode.UNKNOWN if self.connection.family is wire.Family.LIMAO else reason
+            self._write(wire.Disconnect(int(code), text))
+        self.gateway.retrying.discard(self)
+        self.close_at = trio.current_time() + grace_s
+        self.gateway.watch(self)
+
+    def end(self, answer: bytes = b"") -> None:
+        """Send a last answer and close soon."""
+        if answer:
+            self.outbox.write([answer])
+        self._closing = True
+        self.close_at = trio.current_time() + CLOSE_AFTER_ANSWER_S
+        self.gateway.watch(self)
+        self.outbox.finish()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is taken from this client."""
+        return self._closing
+
+    # --- in
+
+    async def on_data(self, data: bytes) -> None:
+        """Handle what came in one read. Returns when the next read may come: sends are then queued, not stored."""
+        gateway = self.gateway
+        gateway.counters.bytes_in_total += len(data)
+        self.last_activity = trio.current_time()
+        if self._closing:
+            return
+        self.connection.receive_data(data)
+        try:
+            while events := self.connection.events():
+                await self._on_events(events)
+                if self.is_closing:
+                    return
+        except wire.RemoteProtocolError as exc:
+            gateway.counters.protocol_errors_total += 1
+            gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
+            self.end(exc.answer)
+
+    async def _on_events(self, events: Sequence[wire.Event]) -> None:
+        sends: list[wire.SendReceived] = []
+        for event in events:
+            if isinstance(event, wire.SendReceived):
+                sends.append(event)
+            elif isinstance(event, wire.RecvAckReceived):
+                self._on_recvack(event.recvack)
+            else:
+                await self._on_rare(event)
+        if sends:
+            await self._submit(sends)
+
+    async def _on_rare(self, event: wire.Event) -> None:
+        match event:
+            case wire.PingReceived():
+                self.gateway.counters.pings_total += 1
+                self._write(wire.Pong())
+            case wire.ConnectReceived():
+                await self._login(event.connect)
+            case wire.SubReceived():
+                self._on_sub(event.sub)
+            case wire.DisconnectReceived():
+                self.end()
+            case _:
+                self.gateway.log.debug("event without effect", connection_id=self.connection_id)
+
+    async def _login(self, connect: wire.Connect) -> None:
+        gateway = self.gateway
+        request = ConnectRequest(
+            uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
+        )
+        reason, level = await gateway.broker.users.authenticate(request)
+        if reason != ReasonCode.SUCCESS or gateway.is_stopping:
+            self._refuse(self.connection.reject(reason if reason != ReasonCode.SUCCESS else ReasonCode.SYSTEM_ERROR))
+            gateway.log.info("login refused", connection_id=self.connection_id, uid=connect.uid, reason=int(reason))
+            return
+        now_ms = int(time.time() * 1000)
+        try:
+            answer = self.connection.accept(
+                os.urandom(32),
+                gateway.salt(),
+                time_diff_ms=_fit(now_ms - connect.client_timestamp),
+                node_id=gateway.node_id,
+                encrypt=not gateway.config.disable_encryption,
+            )
+        except wire.RemoteProtocolError as exc:
+            self._refuse(exc.answer)
+            gateway.log.info("login refused", connection_id=self.connection_id, detail=exc.detail)
+            return
+        self.device = Device(uid=connect.uid, device_id=connect.device_id, flag=connect.device_flag, level=int(level))
+        gateway.counters.logins_total += 1
+        gateway.broker.presence.register(self)  # those it displaces are told first
+        self.outbox.write([answer])
+        gateway.watch(self)
+        gateway.log.debug("login", connection_id=self.connection_id, uid=connect.uid)
+
+    def _refuse(self, answer: bytes) -> None:
+        self.gateway.counters.login_failures_total += 1
+        self.end(answer)
+
+    async def _submit(self, sends: Sequence[wire.SendReceived]) -> None:
+        gateway = self.gateway
+        drafts = []
+        for event in sends:
+            send = event.send
+            drafts.append(
+                Draft(
+                    send.channel_id,
+                    send.channel_type,
+                    send.payload,
+                    send.client_msg_no,
+                    send.flags,
+                    send.setting,
+                    send.expire,
+                    send.topic,
+                    event.refusal,
+                )
+            )
+        gateway.counters.sends_total += len(drafts)
+        self._in_flight += len(drafts)
+
+        def done(receipts: list[Receipt]) -> None:
+            self._acknowledge(sends, receipts)
+
+        try:
+            await gateway.broker.messages.submit(self.device, drafts, done, self)
+        except Overloaded:
+            done([Receipt(ReasonCode.RATE_LIMIT, 0, 0)] * len(drafts))
+        except StoreClosed:
+            self.end()
+        while self._in_flight >= gateway.config.in_flight and not self._closing:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    def _acknowledge(self, sends: Sequence[wire.SendReceived], receipts: Sequence[Receipt]) -> None:
+        self._in_flight -= len(sends)
+        self.gateway.counters.sendacks_total += len(sends)
+        acks = [
+            (event.send.client_seq, event.send.flags, message_id, seq & 0xFFFFFFFF, reason)
+            for event, (reason, message_id, seq) in zip(sends, receipts, strict=True)
+        ]
+        if self.one_packet_per_write:
+            self._send([self.connection.encode_sendacks([ack]) for ack in acks])
+        else:
+            self._send([self.connection.encode_sendacks(acks)])
+        if self._room is not None and self._in_flight < self.gateway.config.in_flight:
+            self._room.set()
+
+    def _on_recvack(self, ack: wire.RecvAck) -> None:
+        self.gateway.counters.recvacks_total += 1
+        if self._unacked and not ack.flags & NO_PERSIST:
+            self._unacked.pop(ack.message_id, None)
+            if not self._unacked:
+                self.gateway.retrying.discard(self)
+
+    def _on_sub(self, sub: wire.Sub) -> None:
+        """Temporary membership of a data or info channel; the id may carry a query, which is cut off."""
+        channel_id = sub.channel_id.partition("?")[0]
+        key = ChannelKey(channel_id, sub.channel_type)
+        reason = ReasonCode.SUCCESS
+        if sub.channel_type not in _TAKES_GUESTS:
+            reason = ReasonCode.NOT_SUPPORT_CHANNEL_TYPE
+        elif not channel_id or "\0" in channel_id:
+            reason = ReasonCode.CHANNEL_ID_ERROR
+        elif sub.action == 0:
+            self._join(key)
+        else:
+            self._leave(key)
+        self._write(wire.SubAck(sub.sub_no, channel_id, sub.channel_type, sub.action, int(reason)))
+
+    def _join(self, key: ChannelKey) -> None:
+        joined = self._subscriptions = self._subscriptions or []
+        if key not in joined:
+            joined.append(key)
+            self.gateway.broker.channels.add_temp_member(key, self.device.uid)
+
+    def _leave(self, key: ChannelKey) -> None:
+        if self._subscriptions and key in self._subscriptions:
+            self._subscriptions.remove(key)
+            self.gateway.broker.channels.remove_temp_member(key, self.device.uid)
+
+    # --- out
+
+    def push(self, messages: Sequence[Message]) -> bool:
+        """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
+        if self._closing:
+            return False
+        frames = [self._recv(message) for message in messages]
+        self.gateway.counters.receives_total += len(frames)
+        for message in messages:
+            if not message.flags & NO_PERSIST:
+                self._remember(message)
+        return self._send(frames)
+
+    def _recv(self, message: Message) -> bytes:
+        uid, sender = self.device.uid, message.sender
+        key = plain_channel(message.channel) if message.flags & SYNC_ONCE else message.channel
+        channel_id = peer_of(key, uid) if key.type in _SEES_PEER else key.id
+        flags = message.flags & ~RED_DOT if sender == uid else message.flags
+        return self.connection.encode_recv(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
+
+    def _remember(self, message: Message) -> None:
+        gateway = self.gateway
+        if self._unacked is None:
+            self._unacked = {}
+        elif len(self._unacked) >= gateway.config.unacked:
+            del self._unacked[next(iter(self._unacked))]  # the oldest is left to synchronisation
+        due = trio.current_time() + gateway.config.retry_interval
+        self._unacked[message.message_id] = _Unacked(message, due, gateway.config.retry_max_count)
+        gateway.retrying.add(self)
+
+    def retry(self, now: float) -> None:
+        """Repeat what is due, byte for byte; forget what was repeated often enough."""
+        unacked = self._unacked or {}
+        frames = []
+        for message_id, entry in list(unacked.items()):
+            if entry.due > now:
+                continue
+            if not entry.left:
+                del unacked[message_id]
+                continue
+            entry.left -= 1
+            entry.due = now + self.gateway.config.retry_interval
+            frames.append(self._recv(entry.message))
+        if not unacked:
+            self.gateway.retrying.discard(self)
+        if frames:
+            self.gateway.counters.repeats_total += len(frames)
+            self._send(frames)
+
+    def _write(self, frame: wire.Frame) -> None:
+        self._send([self.connection.send(frame)])
+
+    def _send(self, frames: Sequence[bytes]) -> bool:
+        self.gateway.counters.bytes_out_total += sum(map(len, frames))
+        if self.outbox.write(frames):
+            return True
+        if not self._closing:
+            self._closing = True
+            self.gateway.counters.slow_consumers_total += 1
+            self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
+        self.outbox.abort()
+        return False
+
+
+def _fit(milliseconds: int) -> int:
+    """Keep a time difference within 64 bits, whatever the client's clock says."""
+    return max(-(2**63), min(milliseconds, 2**63 - 1))
