@@ -4,14 +4,15 @@ import argparse
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
-from pathlib import Path
 
 import structlog
 import trio
 
-from triolet_core import _doctor
+from triolet_core import _cli_store, _doctor
+from triolet_core._host import enabled, in_start_order, leaf_of
 from triolet_core._logging import configure_logging
 from triolet_core._server import Server, load_config, open_server
 from triolet_core.config import ServerConfig, reference, sample, shown
@@ -20,123 +21,188 @@ from triolet_core.plugin import PluginSpec, discover_plugins
 
 STOPPED, FAILED, BAD_CONFIG, BAD_STORE = 0, 1, 2, 3
 SWITCH_INTERVAL_S = 0.0005
-"""The commit thread waits this long for the interpreter at most; Python's default is ten times as long."""
+"""The commit thread waits this long for the interpreter at most, while the loop is busy; Python's default is ten times
+as long, which every group commit would pay."""
 
 _NEXT = """\
 What next: create a token,
-  curl {http}/user/token -d '{{"uid":"ann","token":"t1","device_flag":1,"device_level":1}}'
+  curl {header}{http}/user/token -d '{{"uid":"ann","token":"t1","device_flag":1,"device_level":1}}'
 connect with any WuKongIM client (or: python examples/listen.py ann t1 {tcp}), and send,
-  curl {http}/message/send -d '{{"from_uid":"bob","channel_id":"ann","channel_type":1,"payload":"aGVsbG8="}}'
-Ctrl-C stops gracefully, a second one at once."""
+  curl {header}{http}/message/send -d '{{"from_uid":"bob","channel_id":"ann","channel_type":1,"payload":"aGVsbG8="}}'
+More in README.md. Ctrl-C stops gracefully, a second one at once."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = _parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
     try:
-        specs = discover_plugins()
-        if arguments.command == "version":
-            print(metadata.version("triolet-core"))
-            return STOPPED
-        if arguments.command == "plugins":
-            return _plugins(specs)
-        if arguments.command == "config" and (arguments.reference or arguments.sample):
-            classes = {spec.name: spec.config_class for spec in specs}
-            print((reference if arguments.reference else sample)(classes), end="")
-            return STOPPED
-        config = load_config(arguments.config, overrides=arguments.set, plugins=specs)
-        return int(_COMMANDS[arguments.command](arguments, config, specs))
+        return _COMMANDS[arguments.command](arguments)
     except ConfigError as exc:
-        print(f"triolet: configuration:\n{exc}", file=sys.stderr)
+        _complain(f"configuration:\n{exc}")
         return BAD_CONFIG
     except StoreError as exc:
-        print(f"triolet: store: {exc}", file=sys.stderr)
+        _complain(f"store: {exc}")
         return BAD_STORE
     except PluginError as exc:
-        print(f"triolet: {exc}", file=sys.stderr)
+        _complain(str(exc))
+        if isinstance(exc.__cause__, StoreError):
+            return BAD_STORE
         return BAD_CONFIG if isinstance(exc.__cause__, ConfigError) else FAILED
+    except KeyboardInterrupt:
+        return FAILED
+
+
+def _complain(text: str) -> None:
+    print(f"triolet: {text}", file=sys.stderr)
 
 
 def _with_command(argv: Sequence[str]) -> list[str]:
     """`run` may be left out."""
-    is_named = bool(argv) and (argv[0] in (*_COMMANDS, "plugins", "version", "-h", "--help"))
-    return list(argv) if is_named else ["run", *argv]
+    is_run = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"))
+    return ["run", *argv] if is_run else list(argv)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="triolet", description="The triolet IM server.")
+    parser = argparse.ArgumentParser(
+        prog="triolet",
+        description="The triolet IM server.",
+        epilog="Exit codes: 0 stopped, 1 failed while running, 2 configuration, 3 store.",
+    )
+    parser.add_argument("--version", action="version", version=_version_text())
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-c", "--config", metavar="FILE", help="YAML or TOML file")
-    common.add_argument("-e", "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting")
+    common.add_argument("-e", "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, repeatable")
     run = commands.add_parser("run", parents=[common], help="run the server (the default)")
     run.add_argument("--check", action="store_true", help="only check the configuration")
     config = commands.add_parser("config", parents=[common], help="show the settings in force")
-    config.add_argument("--reference", action="store_true", help="every setting, as Markdown")
-    config.add_argument("--sample", action="store_true", help="every setting, as a YAML file")
+    what = config.add_mutually_exclusive_group()
+    what.add_argument("--reference", action="store_true", help="every setting, as Markdown")
+    what.add_argument("--sample", action="store_true", help="every setting, as a YAML file")
     commands.add_parser("plugins", help="list the installed plugins")
-    store = commands.add_parser("store", parents=[common], help="look at the store")
-    store.add_argument("what", choices=("check", "stat"))
+    store = commands.add_parser("store", parents=[common], help="look at the store of a stopped server")
+    store.add_argument("what", choices=("check", "stat"), help="read every record, or show sizes")
     commands.add_parser("doctor", parents=[common], help="why does it not start?")
     commands.add_parser("version", help="print the version")
     return parser
 
 
-def _plugins(specs: tuple[PluginSpec, ...]) -> int:
-    for spec in specs:
-        after = ", ".join(sorted(spec.after | spec.requires)) or "-"
-        print(f"{spec.name}\tafter {after}\ton failure {spec.on_failure.value}")
+def _version_text() -> str:
+    return f"triolet {metadata.version('triolet-core')}"
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    print(_version_text())
     return STOPPED
 
 
-def _config(arguments: argparse.Namespace, config: ServerConfig, specs: tuple[PluginSpec, ...]) -> int:
+def _plugins(arguments: argparse.Namespace) -> int:
+    """List what is installed, also what cannot be loaded."""
+    found = _doctor.installed_plugins()
+    for plugin in found:
+        print(f"{plugin.name}\t{plugin.distribution}\t{_described(plugin)}")
+    return FAILED if any(plugin.problem for plugin in found) else STOPPED
+
+
+def _described(plugin: _doctor.Installed) -> str:
+    if plugin.spec is None:
+        return plugin.problem
+    before = ", ".join(sorted(plugin.spec.after | plugin.spec.requires)) or "-"
+    return f"after {before}\ton failure {plugin.spec.on_failure.value}"
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    specs = discover_plugins()
+    if arguments.reference or arguments.sample:
+        write = reference if arguments.reference else sample
+        print(write({spec.name: spec.config_class for spec in specs}), end="")
+        return STOPPED
+    config = _load(arguments, specs)
+    _print_notices(config)
     print(shown(config), end="")
     return STOPPED
 
 
-def _store(arguments: argparse.Namespace, config: ServerConfig, specs: tuple[PluginSpec, ...]) -> int:
-    figures = trio.run(_doctor.try_store, config)
-    if arguments.what == "check":
-        print(f"{config.node.data_path}: opens, {figures['entries']} entries")
-    else:
-        for name, value in figures.items():
-            print(f"{name}\t{value}")
+def _load(arguments: argparse.Namespace, specs: Sequence[PluginSpec]) -> ServerConfig:
+    return load_config(arguments.config, overrides=arguments.set, plugins=specs)
+
+
+def _print_notices(config: ServerConfig) -> None:
+    for notice in config.notices:
+        print(f"note: {notice}", file=sys.stderr)
+
+
+def _store(arguments: argparse.Namespace) -> int:
+    config = _load(arguments, discover_plugins())
+    if arguments.what == "stat":
+        _print_rows(trio.run(partial(_cli_store.look, config, _cli_store.figures)))
+        return STOPPED
+    report = trio.run(partial(_cli_store.look, config, _cli_store.check))
+    _print_rows(report.rows)
+    for problem in report.problems:
+        print(f"BAD  {problem}")
+    if report.problem_count:
+        _complain(f"store: {report.problem_count} records cannot be read; restore a backup")
+        return BAD_STORE
+    print("every record can be read")
     return STOPPED
 
 
-def _examine(arguments: argparse.Namespace, config: ServerConfig, specs: tuple[PluginSpec, ...]) -> int:
-    findings = list(_doctor.examine(config, specs))
-    for finding in findings:
+def _print_rows(rows: Mapping[str, int]) -> None:
+    for name, value in rows.items():
+        print(f"{name}\t{value}")
+
+
+def _examine(arguments: argparse.Namespace) -> int:
+    plugins = _doctor.installed_plugins()
+    config: ServerConfig | ConfigError
+    try:
+        config = _load(arguments, [plugin.spec for plugin in plugins if plugin.spec is not None])
+    except ConfigError as exc:
+        config = exc
+    is_good = True
+    for finding in _doctor.examine(config, plugins):
         print(finding)
-    return STOPPED if all(finding.is_good for finding in findings) else FAILED
+        is_good = is_good and finding.is_good
+    return STOPPED if is_good else FAILED
 
 
-def _run(arguments: argparse.Namespace, config: ServerConfig, specs: tuple[PluginSpec, ...]) -> int:
-    for notice in config.notices:
-        print(f"note: {notice}", file=sys.stderr)
+def _run(arguments: argparse.Namespace) -> int:
+    specs = discover_plugins()
+    config = _load(arguments, specs)
     if arguments.check:
+        in_start_order(enabled(specs, config))
+        _print_notices(config)
         print("the configuration is good")
         return STOPPED
-    configure_logging(config.log, mode=config.node.mode, root_dir=Path(config.node.root_dir))
+    configure_logging(config.log, mode=config.node.mode, root_dir=config.node.root_path)
+    log = structlog.get_logger("triolet")
+    for notice in config.notices:
+        log.warning("configuration notice", notice=notice)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _raise_file_limit()
-    return trio.run(_serve, config, specs)
+    try:
+        return trio.run(_serve, config, specs)
+    except BaseExceptionGroup as group:
+        leaf = leaf_of(group)
+        if leaf is group:
+            raise
+    raise leaf  # outside of the group, so that it keeps its own cause
 
 
-async def _serve(config: ServerConfig, specs: tuple[PluginSpec, ...]) -> int:
+async def _serve(config: ServerConfig, specs: Sequence[PluginSpec]) -> int:
+    """Serve until a signal or a failure. The first signal stops gracefully, the second cancels everything."""
     with trio.CancelScope() as now:
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
             await nursery.start(_obey_signals, stop, now)
-            try:
-                async with open_server(config, plugins=specs) as server:
-                    _greet(server, config)
-                    async with trio.open_nursery() as waiters:
-                        waiters.start_soon(_stop_on, stop, server)
-                        await server.wait_stopped()
-                        waiters.cancel_scope.cancel()
-            finally:
-                nursery.cancel_scope.cancel()
+            async with open_server(config, plugins=specs) as server:
+                _greet(server, config)
+                async with trio.open_nursery() as waiters:
+                    waiters.start_soon(_stop_on, stop, server)
+                    await server.wait_stopped()
+                    waiters.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
     return FAILED if now.cancelled_caught else STOPPED
 
 
@@ -146,32 +212,45 @@ async def _stop_on(stop: trio.Event, server: Server) -> None:
 
 
 async def _obey_signals(stop: trio.Event, now: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    """The first signal asks for a graceful stop, the second ends everything at once."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
-        async for _ in signals:
+        async for number in signals:
+            log = structlog.get_logger("triolet")
             if stop.is_set():
+                log.warning("stopping at once", signal=signal.Signals(number).name)
                 now.cancel()
             else:
-                structlog.get_logger().info("stopping", hint="a second signal stops at once")
+                log.info("stopping", signal=signal.Signals(number).name, hint="a second signal stops at once")
                 stop.set()
 
 
 def _greet(server: Server, config: ServerConfig) -> None:
     endpoints = server.broker.endpoints
-    schemes = {"tcp": "tcp", "ws": "ws", "http": "http"}
-    print(f"triolet {metadata.version('triolet-core')}, data in {config.node.data_path.resolve()}")
+    print(f"{_version_text()}, data in {config.node.data_path.resolve()}")
     for kind, address in endpoints.items():
-        print(f"{kind:5} {schemes.get(kind, kind)}://{address}")
+        print(f"{kind:5} {kind}://{address}")
     if {"http", "tcp"} <= endpoints.keys():
-        print(_NEXT.format(http=f"http://{endpoints['http']}", tcp=endpoints["tcp"]))
+        header = '-H "token: $MANAGER_TOKEN" ' if config.auth.manager_token else ""
+        print(_NEXT.format(header=header, http=f"http://{endpoints['http']}", tcp=endpoints["tcp"]))
     sys.stdout.flush()
 
 
 def _raise_file_limit() -> None:
+    """Allow as many files, and so connections, as the system lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
+    if soft == hard:
+        return
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as exc:
+        structlog.get_logger("triolet").warning("open files stay limited", limit=soft, problem=str(exc))
 
 
-_COMMANDS = {"run": _run, "config": _config, "store": _store, "doctor": _examine}
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "config": _config,
+    "plugins": _plugins,
+    "store": _store,
+    "doctor": _examine,
+    "version": _version,
+}

@@ -33,6 +33,7 @@ class Delivery:
 
     message: Message
     exclude: Session | None
+    to_uids: tuple[str, ...] = ()
 
 
 class Lanes:
@@ -96,7 +97,7 @@ class Lanes:
         count = 0
         for delivery in batch:
             try:
-                uids = await self._channels.recipients(delivery.message.channel)
+                uids = frozenset(delivery.to_uids) or await self._channels.recipients(delivery.message.channel)
             except BackendError:
                 self.failed += 1  # logged by the hook; the message is stored and comes by sync
                 continue

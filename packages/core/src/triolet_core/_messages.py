@@ -85,10 +85,10 @@ class SendBatch:
                 self._pass_on(sealer, channel, drafts)
 
     def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
-        for message, is_new in sealer.append(channel, self.sender, drafts):
+        for draft, (message, is_new) in zip(drafts, sealer.append(channel, self.sender, drafts), strict=True):
             self.receipts.append(Receipt(ReasonCode.SUCCESS, message.message_id, message.seq))
             if is_new:
-                self.deliveries.append(Delivery(message, self.exclude))
+                self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
                 if message.seq == 1:
                     _open_conversations(sealer, channel, self.sender)
 
@@ -96,7 +96,7 @@ class SendBatch:
         for message_id, draft in zip(sealer.ids.block(len(drafts)), drafts, strict=True):
             self.receipts.append(Receipt(ReasonCode.SUCCESS, message_id, 0))
             message = sealer.message(message_id, channel, self.sender, draft)
-            self.deliveries.append(Delivery(message, self.exclude))
+            self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
 
     def finish(self, error: Exception | None) -> None:
         """Acknowledge: after the commit, or with SYSTEM_ERROR where nothing was written."""

@@ -196,6 +196,8 @@ class Draft:
     topic: str = ""
     refusal: int = 0
     """A `ReasonCode` found before core saw the draft (bad msgKey, say); 0 if there is none."""
+    to_uids: tuple[str, ...] = ()
+    """Who gets it, in place of the channel's members; empty for those."""
 
 
 @attrs.define(eq=False)

@@ -1,8 +1,9 @@
 """Settings: their declaration, and loading them from files, variables and arguments."""
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from triolet_core.config._load import load
 from triolet_core.config._load import schema_of as schema_of
@@ -27,8 +28,19 @@ from triolet_core.config._values import Seconds as Seconds
 from triolet_core.config._values import setting as setting
 from triolet_core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from triolet_core.plugin import PluginSpec
+
+class HasSettings(Protocol):
+    """What loading needs to know of a plugin."""
+
+    @property
+    def name(self) -> str:
+        """Its section."""
+        ...
+
+    @property
+    def config_class(self) -> type[Any]:
+        """The class of its settings."""
+        ...
 
 
 def load_config(
@@ -36,7 +48,7 @@ def load_config(
     *,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
-    plugins: "Iterable[PluginSpec]",
+    plugins: Iterable[HasSettings],
 ) -> ServerConfig:
     """Load the settings of core and of `plugins`.
 
@@ -60,14 +72,17 @@ def parse_address(key: str, text: str) -> tuple[str, int]:
     """
     _, _, rest = text.rpartition("://")
     host, colon, port = rest.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ConfigError(key, f"{text!r} is not an address such as 127.0.0.1:5100")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # what an empty host means to the reference
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def section(config: ServerConfig, name: str, config_class: type[Any]) -> Any:

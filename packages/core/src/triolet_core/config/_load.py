@@ -1,65 +1,65 @@
-"""From files, variables and arguments to `ServerConfig`, with the origin of every value."""
+"""From what was written to `ServerConfig`: the strongest source wins, every error is collected, nothing gets lost.
+
+A value that cannot be used is an error; a key that nobody uses is a notice, with the reason or the nearest known key.
+"""
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 
-from triolet_core.config._names import ALIASES, OF_PLUGINS, WITHOUT_EFFECT
-from triolet_core.config._settings import CORE_SECTIONS, ServerConfig
-from triolet_core.config._values import Field, fields_of, show
+from triolet_core.config._names import ALIASES, LIMAOIM_ONLY, OF_PLUGINS, WITHOUT_EFFECT
+from triolet_core.config._settings import CORE_SECTIONS, CompatConfig, ServerConfig
+from triolet_core.config._sources import OWN_VARIABLES, PREFIXES, Value, is_container, of_file, of_overrides
+from triolet_core.config._values import Field, fields_of, show, without_credentials
 from triolet_core.errors import ConfigError, ConfigErrors
 
-PREFIXES = ("WK_", "TRIOLET_")
-CONTAINER = "TRIOLET_CONTAINER"
-_OWN_VARIABLES = frozenset({CONTAINER, "TRIOLET_PURE"})
-_IN_A_CONTAINER = {"addr": "tcp://0.0.0.0:5100", "wsAddr": "ws://0.0.0.0:5200", "httpAddr": "0.0.0.0:5001"}
+CONTAINER = "container mode"
+_LIMAOIM = "limaoim"
+_IN_A_CONTAINER = {"addr": "tcp://0.0.0.0:5100", "wsAddr": "ws://0.0.0.0:5200"}
+_API_IN_A_CONTAINER = "0.0.0.0:5001"
 
-
-@attrs.frozen
-class Value:
-    """A value as it was written, and where."""
-
-    raw: Any
-    origin: str
-
+_WITHOUT_EFFECT = {name.lower(): reason for name, reason in WITHOUT_EFFECT.items()}
+_OF_PLUGINS = {name.lower(): owner for name, owner in OF_PLUGINS.items()}
 
 Values = dict[str, Value]
+"""Values by the key they are for, in lower case."""
 
 
 @attrs.frozen
 class Schema:
-    """Every known setting: (section, field) by lower-case key."""
+    """Every setting: (section, field) by lower-case key; the other names of keys; the classes of sections."""
 
     fields: Mapping[str, tuple[str, Field]]
+    aliases: Mapping[str, str]
     sections: Mapping[str, type]
 
-    def canonical(self, key: str) -> str:
-        """Return a key in lower case, under its present name."""
-        lower = key.lower()
-        alias = _ALIASES.get(lower)
-        return alias.lower() if alias is not None and lower not in self.fields else lower
+    def key_of(self, name: str) -> str:
+        """Return the key, in lower case, that a name as written stands for."""
+        lower = name.lower()
+        return lower if lower in self.fields else self.aliases.get(lower, lower)
 
-
-_ALIASES = {name.lower(): key for name, key in ALIASES.items()}
-_WITHOUT_EFFECT = {name.lower(): reason for name, reason in WITHOUT_EFFECT.items()}
-_OF_PLUGINS = {name.lower(): owner for name, owner in OF_PLUGINS.items()}
+    @property
+    def names(self) -> dict[str, str]:
+        """Every name that is understood, as it is spelled, by itself in lower case."""
+        known = (*WITHOUT_EFFECT, *ALIASES, *(field.key for _, field in self.fields.values()))
+        return {name.lower(): name for name in known}
 
 
 def schema_of(plugin_classes: Mapping[str, type]) -> Schema:
     """Return the schema of core and the given plugins."""
     sections = {**CORE_SECTIONS, **plugin_classes}
-    fields = {
-        field.key.lower(): (section, field)
-        for section, config_class in sections.items()
-        for field in fields_of(section, config_class)
-    }
-    return Schema(fields, sections)
+    fields: dict[str, tuple[str, Field]] = {}
+    aliases = {name.lower(): key.lower() for name, key in ALIASES.items()}
+    for section, config_class in sections.items():
+        for field in fields_of(section, config_class):
+            fields[field.key.lower()] = section, field
+            if field.info.limao:
+                aliases.setdefault(field.info.limao.lower(), field.key.lower())
+    return Schema(fields, aliases, sections)
 
 
 def load(
@@ -68,7 +68,7 @@ def load(
     environ: Mapping[str, str] | None,
     plugin_classes: Mapping[str, type],
 ) -> ServerConfig:
-    """Load the configuration: defaults, file, environment, overrides; the later wins.
+    """Load the configuration: defaults, container mode, file, environment, overrides; the later wins.
 
     Raises:
         ConfigErrors: One error for each wrong value.
@@ -77,162 +77,137 @@ def load(
     schema = schema_of(plugin_classes)
     errors: list[ConfigError] = []
     notices: list[str] = []
-    values: Values = {}
-    for source in (
-        _of_container(environ),
-        _of_file(path, errors) if path is not None else {},
-        _of_environment(environ, schema, notices),
-        _of_overrides(overrides, errors),
-    ):
-        values |= {schema.canonical(key): value for key, value in source.items()}
-    profile = values.get("compat.profile")
-    if profile is not None and str(profile.raw).startswith("limao"):
-        bare = {schema.canonical(key): value for key, value in _of_bare_names(environ, schema).items()}
-        values = {**values, **{key: value for key, value in bare.items() if values.get(key, value).origin[:2] != "-e"}}
+    told = _resolved([] if path is None else of_file(path, errors), schema, notices)
+    variables = _resolved(_of_environment(environ, schema, notices), schema, notices)
+    arguments = _resolved(of_overrides(overrides, errors), schema, [])
+    if _is_limaoim(told | variables | arguments):
+        bare = [Value(name, environ[name], f"environment {name}") for name in LIMAOIM_ONLY if environ.get(name)]
+        variables = _resolved(bare, schema, notices) | variables
+    told |= variables | arguments
+    values = _of_container(environ, schema, told, notices) | told
     config = _build(schema, values, errors, notices)
     if errors:
         raise ConfigErrors(tuple(errors))
     return attrs.evolve(config, notices=tuple(notices))
 
 
+def _resolved(source: Iterable[Value], schema: Schema, notices: list[str]) -> Values:
+    """Return the values of one source by key. A key's own name beats its other names, else the later wins."""
+    found: Values = {}
+    for value in source:
+        key = schema.key_of(value.name)
+        winner, loser = value, found.get(key)
+        if loser is not None:
+            if loser.name.lower() == key != value.name.lower():
+                winner, loser = loser, winner
+            notices.append(f"{loser.name} ({loser.origin}) is overridden by {winner.name} ({winner.origin})")
+        found[key] = winner
+    return found
+
+
+def _is_limaoim(values: Values) -> bool:
+    profile = values.get("compat.profile")
+    [field] = fields_of("compat", CompatConfig)
+    try:
+        return profile is not None and field.parse(profile.raw) == _LIMAOIM
+    except ValueError:
+        return False  # reported when everything is parsed
+
+
+def _of_container(environ: Mapping[str, str], schema: Schema, told: Values, notices: list[str]) -> Values:
+    """Listen on every address, on the API's only if it asks for a token (or was told not to)."""
+    if not is_container(environ):
+        return {}
+    found = {name.lower(): Value(name, raw, CONTAINER) for name, raw in _IN_A_CONTAINER.items()}
+    token, is_open = told.get("managertoken"), told.get("api.allowopen")
+    if (token is not None and token.raw) or (is_open is not None and str(is_open.raw).lower() == "true"):
+        found["httpaddr"] = Value("httpAddr", _API_IN_A_CONTAINER, CONTAINER)
+    elif "httpaddr" in schema.fields and "httpaddr" not in told:
+        notices.append(f"httpAddr ({CONTAINER}) stays on loopback: set managerToken, and it is reached from outside")
+    return {key: value for key, value in found.items() if key in schema.fields}
+
+
 def _build(schema: Schema, values: Values, errors: list[ConfigError], notices: list[str]) -> ServerConfig:
     given: dict[str, dict[str, Any]] = {section: {} for section in schema.sections}
     for key, value in values.items():
-        known = schema.fields.get(key)
-        if known is None:
-            notice = _notice(key, value, schema)
-            if notice:
-                notices.append(notice)
+        if key not in schema.fields:
+            notices.append(_notice(key, value, schema))
             continue
-        section, field = known
+        section, field = schema.fields[key]
         try:
             given[section][field.name] = field.parse(value.raw)
         except ValueError as exc:
-            shown = "" if field.info.is_secret else f"{str(value.raw)!r} is "
-            errors.append(
-                ConfigError(field.key, f"{shown}{exc} (default: {show(field, field.default)})", origin=value.origin)
-            )
+            errors.append(_error(field, value, exc))
     if errors:
         return ServerConfig()
-    made = {section: schema.sections[section](**kwargs) for section, kwargs in given.items()}
-    core = {section: made[section] for section in CORE_SECTIONS}
-    return ServerConfig(**core, sections={name: part for name, part in made.items() if name not in CORE_SECTIONS})
+    made = {name: _made(name, config_class, given[name], errors) for name, config_class in schema.sections.items()}
+    if errors:
+        return ServerConfig()
+    core = {name: made.pop(name) for name in CORE_SECTIONS}
+    return ServerConfig(**core, sections=made)
 
 
-def _notice(key: str, value: Value, schema: Schema) -> str | None:
-    parts = key.split(".")
-    prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-    for prefix in prefixes:
-        if prefix in _WITHOUT_EFFECT:
-            return f"{key} ({value.origin}) is accepted without effect: {_WITHOUT_EFFECT[prefix]}"
-        owner = _OF_PLUGINS.get(prefix)
-        if owner is not None and owner.removeprefix("triolet-") not in schema.sections:
-            return f"{key} ({value.origin}) has no effect: {owner} is not installed"
-    nearest = difflib.get_close_matches(key, schema.fields, n=1)
-    hint = f"; did you mean {schema.fields[nearest[0]][1].key}?" if nearest else ""
-    return f"{key} ({value.origin}) is not a known key{hint}"
+def _made(section: str, config_class: type, given: Mapping[str, Any], errors: list[ConfigError]) -> Any:
+    """Make the settings of a section; what its class refuses is an error like any other."""
+    try:
+        return config_class(**given)
+    except ConfigErrors as exc:
+        errors.extend(exc.errors)
+    except ConfigError as exc:
+        errors.append(exc)
+    except ValueError as exc:
+        errors.append(ConfigError(section, str(exc.args[0]) if exc.args else "is refused by the plugin"))
+    return None
 
 
-def is_container(environ: Mapping[str, str]) -> bool:
-    """Whether this runs in a container, where loopback is of no use to anybody."""
-    return environ.get(CONTAINER, "") not in ("", "0") or (CONTAINER not in environ and Path("/.dockerenv").exists())
+def _error(field: Field, value: Value, problem: ValueError) -> ConfigError:
+    written = "" if value.name.lower() == field.key.lower() else f", written as {value.name}"
+    shown = "" if field.info.is_secret else f"{without_credentials(str(value.raw))!r} is "
+    default = show(field, field.default)
+    return ConfigError(field.key, f"{shown}{problem} (default: {default})", origin=f"{value.origin}{written}")
 
 
-def _of_container(environ: Mapping[str, str]) -> Values:
-    if not is_container(environ):
-        return {}
-    return {key: Value(address, "container mode") for key, address in _IN_A_CONTAINER.items()}
+def _notice(key: str, value: Value, schema: Schema) -> str:
+    what = f"{value.name} ({value.origin})"
+    owner = _missing_owner(key, schema)
+    if owner is not None:
+        return f"{what} has no effect: {owner} is not installed"
+    if key in _WITHOUT_EFFECT:
+        return f"{what} is accepted without effect: {_WITHOUT_EFFECT[key]}"
+    return f"{what} is not a known key{_hint(key, schema.names)}"
 
 
-def _of_overrides(overrides: Sequence[str], errors: list[ConfigError]) -> Values:
-    found = {}
-    for text in overrides:
-        key, equals, raw = text.partition("=")
-        if not equals or not key:
-            errors.append(ConfigError(key or "-e", "not of the form key=value", origin="-e"))
-        else:
-            found[key] = Value(raw, "-e")
-    return found
+def _missing_owner(key: str, schema: Schema) -> str | None:
+    """Return the first-party plugin that would use a key and is not installed."""
+    owner = _OF_PLUGINS.get(key) or _OF_PLUGINS.get(key.partition(".")[0])
+    return None if owner is None or owner.removeprefix("triolet-") in schema.sections else owner
 
 
-def _of_environment(environ: Mapping[str, str], schema: Schema, notices: list[str]) -> Values:
-    names = {key.upper().replace(".", "_"): field.key for key, (_, field) in schema.fields.items()}
-    names |= {
-        name.upper().replace(".", "_"): name
-        for name in (*ALIASES, *WITHOUT_EFFECT)
-        if name.lower() not in schema.fields
-    }
-    found = {}
+def _hint(name: str, known: Mapping[str, str], prefix: str = "") -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{known[nearest[0]]}?" if nearest else ""
+
+
+def _of_environment(environ: Mapping[str, str], schema: Schema, notices: list[str]) -> list[Value]:
+    """Return the variables with our prefixes. An empty one counts as not there, as with the reference."""
+    names = {_variable(name): name for name in schema.names.values()}
+    found = []
     for prefix in PREFIXES:
-        for variable, raw in environ.items():
-            if not variable.startswith(prefix) or variable in _OWN_VARIABLES:
+        for variable in sorted(environ):
+            if not variable.startswith(prefix) or variable in OWN_VARIABLES or not environ[variable]:
                 continue
             rest = variable.removeprefix(prefix).upper()
-            key = names.get(rest) or next((names[n] for n in _shorter(rest) if n in names), None)
-            if key is None:
-                nearest = difflib.get_close_matches(rest, names, n=1)
-                hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
-                notices.append(f"the variable {variable} is not a known setting{hint}")
-            else:
-                found[key] = Value(raw, f"environment {variable}")
+            if rest in names:
+                found.append(Value(names[rest], environ[variable], f"environment {variable}"))
+                continue
+            owner = _missing_owner(rest.partition("_")[0].lower(), schema)
+            known = {each: each for each in names}
+            problem = f"is not a known setting{_hint(rest, known, prefix)}"
+            notices.append(
+                f"the variable {variable} {f'has no effect: {owner} is not installed' if owner else problem}"
+            )
     return found
 
 
-def _shorter(name: str) -> Iterable[str]:
-    """Yield a variable's name cut at each underscore, the longest first: for whole groups without effect."""
-    parts = name.split("_")
-    return ("_".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
-
-
-def _of_bare_names(environ: Mapping[str, str], schema: Schema) -> Values:
-    """LiMaoIM reads variables without a prefix, in the exact spelling of the key."""
-    names = {field.key for _, field in schema.fields.values() if "." not in field.key} | set(ALIASES)
-    return {name: Value(environ[name], f"environment {name}") for name in names if name in environ}
-
-
-def _of_file(path: str | Path, errors: list[ConfigError]) -> Values:
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() == ".toml":
-            return _flat(tomllib.loads(text), path.name)
-        return _of_node(yaml.compose(text, Loader=yaml.SafeLoader), path.name)
-    except OSError as exc:
-        errors.append(ConfigError(str(path), f"cannot be read: {exc.strerror}", origin="-c"))
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        errors.append(ConfigError(str(path), f"is not valid: {' '.join(str(exc).split())}", origin="-c"))
-    return {}
-
-
-def _flat(mapping: Mapping[str, Any], origin: str, prefix: str = "") -> Values:
-    found: Values = {}
-    for key, raw in mapping.items():
-        if isinstance(raw, Mapping):
-            found |= _flat(raw, origin, f"{prefix}{key}.")
-        elif raw is not None:
-            found[f"{prefix}{key}"] = Value(raw, origin)
-    return found
-
-
-def _of_node(node: Any, name: str, prefix: str = "") -> Values:
-    found: Values = {}
-    if node is None:
-        return found
-    if not isinstance(node, yaml.MappingNode):
-        raise yaml.YAMLError("the top of the file is not a mapping of keys to values")
-    for key, value in node.value:
-        full = f"{prefix}{key.value}"
-        origin = f"{name}:{key.start_mark.line + 1}"
-        if isinstance(value, yaml.MappingNode):
-            found |= _of_node(value, name, f"{full}.")
-        elif isinstance(value, yaml.SequenceNode):
-            found[full] = Value([_scalar(each) for each in value.value], origin)
-        elif value.tag != "tag:yaml.org,2002:null":
-            found[full] = Value(value.value, origin)
-    return found
-
-
-def _scalar(node: Any) -> str:
-    if not isinstance(node, yaml.ScalarNode):
-        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a list may hold plain values only")
-    return str(node.value)
+def _variable(key: str) -> str:
+    return key.upper().replace(".", "_")

@@ -35,24 +35,24 @@ ALIASES = {
 }
 """LiMaoIM's and older names. `webhook` and `datasource` may also be groups: what is written there decides."""
 
-LIMAOIM_ONLY = (
+_LIMAOIM = (
     "mode addr wsAddr httpAddr dataDir nodeID nodeRaftAddr nodeRaftAddrReal nodeRPCAddr nodeRPCAddrReal nodeAPIAddr"
     " nodeTCPAddr nodeWSAddr externalIP monitorOn webhook webhook_grpc datasource wssOn wssCertificate"
     " wssCertificateKey messageNotifyMaxCount messageNotifyScanInterval conversationMaxCount"
     " conversationOfUserMaxCount conversationSaveInterval conversationSaveOnce msgTimeout timeoutScanInterval slotCount"
     " maxMessagePerSecond segmentMaxBytes messagePoolSize deliveryMsgPoolSize proxy proxyTickPer electionTicks"
     " cmdSendTimeout appID appKey"
-).split()
+)
+LIMAOIM_ONLY = tuple(_LIMAOIM.split())
 """Variables that LiMaoIM reads, in this very spelling and without a prefix."""
 
-GO_DURATIONS = frozenset(
-    (
-        "connIdleTime messageRetry.interval messageRetry.scanInterval webhook.msgNotifyEventPushInterval jwt.expire"
-        " plugin.timeout tag.expire streamCache.streamTimeout streamCache.chunkInactivityTimeout"
-        " streamCache.cleanupInterval cluster.reqTimeout cluster.tickInterval conversation.cacheExpire"
-        " conversation.syncInterval conversation.workerScanInterval timingWheelTick"
-    ).split()
+_GO_DURATIONS = (
+    "connIdleTime messageRetry.interval messageRetry.scanInterval webhook.msgNotifyEventPushInterval jwt.expire"
+    " plugin.timeout tag.expire streamCache.streamTimeout streamCache.chunkInactivityTimeout"
+    " streamCache.cleanupInterval cluster.reqTimeout cluster.tickInterval conversation.cacheExpire"
+    " conversation.syncInterval conversation.workerScanInterval timingWheelTick"
 )
+GO_DURATIONS = frozenset(_GO_DURATIONS.split())
 """Durations of the Go servers: a bare number means nanoseconds there and seconds here, so it is refused."""
 
 _GO = "it tunes the Go program"
@@ -83,10 +83,8 @@ _BY_REASON = {
     "profiles of the Go program": "pprofOn",
     "the /stress endpoints are not served": "stress",
     "JSON-RPC is not served": "disableJSONRPC",
-    "/message/sync is not served": "disableCMDMessageSync",
-    _MANAGER: (
-        "manager.on manager.addr auth.on auth.kind auth.superToken auth.users jwt.secret jwt.expire jwt.issuer"
-    ),
+    "there is no switch for /message/sync": "disableCMDMessageSync",
+    _MANAGER: ("manager.on manager.addr auth.on auth.kind auth.superToken auth.users jwt.secret jwt.expire jwt.issuer"),
     "the demo pages are not served": "demo.on demo.addr",
     "no outside service is asked": "external.autoGetExternalIP",
     "log what you need with logger.level and collect it": (
@@ -120,7 +118,9 @@ _BY_REASON = {
     ),
     "the /ext endpoints are not served": "ext.on",
     "behaviour that loses data is not reproduced": "compat.strict compat.strictV1Replace",
-    "nobody is asked before a message is stored": "webhook.preSend.url webhook.preSend.timeout webhook.preSend.failOpen",
+    "nobody is asked before a message is stored": (
+        "webhook.preSend.url webhook.preSend.timeout webhook.preSend.failOpen"
+    ),
     "messages are kept until they are deleted": "offline.cacheDays",
     "the bounds of ids are fixed": "api.maxIdBytes",
     "no X-Forwarded-For is believed": "api.trustedProxies",

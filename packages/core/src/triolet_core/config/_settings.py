@@ -22,9 +22,14 @@ class NodeConfig:
     data_dir: str = setting("", key="dataDir", doc="directory of the store; empty: `data` in rootDir")
 
     @property
+    def root_path(self) -> Path:
+        """Directory of everything that is kept."""
+        return Path(self.root_dir).expanduser()
+
+    @property
     def data_path(self) -> Path:
         """Directory of the store."""
-        return Path(self.data_dir) if self.data_dir else Path(self.root_dir).expanduser() / "data"
+        return Path(self.data_dir).expanduser() if self.data_dir else self.root_path / "data"
 
 
 @attrs.frozen(kw_only=True)
@@ -115,7 +120,9 @@ class LogConfig:
     """Logs."""
 
     level: int = setting(0, key="logger.level", ge=0, le=4, doc="0 by mode, 1 debug, 2 info, 3 warning, 4 error")
-    dir: str = setting("", key="logger.dir", doc="directory of triolet.log; empty: standard error only")
+    dir: str = setting(
+        "", key="logger.dir", doc="directory of triolet.log, instead of standard error; relative to rootDir"
+    )
     line_num: bool = setting(default=False, key="logger.lineNum", doc="log the line that logged")
 
 

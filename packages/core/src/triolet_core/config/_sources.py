@@ -20,7 +20,7 @@ _CONTAINER_MARK = Path("/.dockerenv")
 _DEEPEST = 16
 _TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _ENTRY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
-_QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 @attrs.frozen
@@ -59,7 +59,7 @@ def of_file(path: str | Path, errors: list[ConfigError]) -> list[Value]:
     except OSError as exc:
         problem = f"cannot be read: {exc.strerror}"
     except yaml.MarkedYAMLError as exc:
-        problem = f"is not valid YAML: {_where(exc.problem_mark)}{_QUOTED.sub('this', exc.problem or '')}"
+        problem = f"is not valid YAML: {_where(exc.problem_mark)}{_without_quotes(exc.problem or '')}"
     except yaml.YAMLError:
         problem = "is not valid YAML: it holds a character that no text may hold"
     except tomllib.TOMLDecodeError as exc:
@@ -68,6 +68,11 @@ def of_file(path: str | Path, errors: list[ConfigError]) -> list[Value]:
         problem = f"is not UTF-8 at byte {exc.start}"
     errors.append(ConfigError(str(path), problem, origin="-c"))
     return []
+
+
+def _without_quotes(problem: str) -> str:
+    """Leave out what is quoted from the file, which may be a secret; keep single characters and names of tokens."""
+    return _QUOTED.sub(lambda match: match[0] if len(match[0]) == 3 or match[0][1] == "<" else "this", problem)
 
 
 def _where(mark: yaml.Mark | None) -> str:

@@ -111,11 +111,17 @@ class Field:
         if info.one_of and value not in info.one_of:
             raise ValueError(f"not one of {', '.join(info.one_of)}")
         if info.ge is not None and value < info.ge:
-            raise ValueError(f"below {info.ge:g}")
+            raise ValueError(f"below {_bound(self, info.ge)}")
         if info.gt is not None and value <= info.gt:
-            raise ValueError(f"not above {info.gt:g}")
+            raise ValueError(f"not above {_bound(self, info.gt)}")
         if info.le is not None and value > info.le:
-            raise ValueError(f"above {info.le:g}")
+            raise ValueError(f"above {_bound(self, info.le)}")
+
+    @property
+    def bounds(self) -> str:
+        """The bounds in words, empty if there are none."""
+        named = (("≥", self.info.ge), (">", self.info.gt), ("≤", self.info.le))
+        return ", ".join(f"{sign} {_bound(self, bound)}" for sign, bound in named if bound is not None)
 
 
 def fields_of(section: str, config_class: type[Any]) -> list[Field]:
@@ -182,6 +188,12 @@ def size_text(size: int) -> str:
         if size and size % 1024**power == 0:
             return f"{size // 1024**power}{unit}"
     return str(size)
+
+
+def _bound(field: Field, bound: float) -> str:
+    if not bound or field.kind not in (Seconds, Bytes):
+        return str(int(bound)) if bound == int(bound) else str(bound)
+    return duration_text(bound) if field.kind is Seconds else size_text(int(bound))
 
 
 def _quoted(text: str) -> str:

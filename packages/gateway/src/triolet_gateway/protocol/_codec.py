@@ -32,10 +32,8 @@ def encode(
         return _PING
     if kind == frames.PONG:
         return _PONG
-    if family is Family.LIMAO:
-        body = _limao.encode_body(frame, version)
-    else:
-        body = _ENCODERS[kind](frame, version, streams)
+    is_limao = family is Family.LIMAO
+    body = _limao.encode_body(frame, version) if is_limao else _ENCODERS[kind](frame, version, streams)
     flags = getattr(frame, "flags", 0) & 0x0F
     return bytes((kind << 4 | flags,)) + encode_length(len(body)) + body
 

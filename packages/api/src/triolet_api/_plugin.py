@@ -1,0 +1,64 @@
+"""The plugin: Hypercorn serves the application until the server stops."""
+
+import socket
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from triolet_api._app import build
+from triolet_api._config import ApiConfig
+from triolet_core import ConfigError
+from triolet_core.config import is_loopback, parse_address
+from triolet_core.plugin import PluginContext, PluginSpec
+
+BACKLOG = 1024
+GRACE_S = 3.0
+"""Longest time that requests under way may take when the server stops."""
+
+
+async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]) -> None:
+    """Serve HTTP until the host asks for an end, then finish the requests under way."""
+    host, port = parse_address("httpAddr", context.config.http_addr)
+    _check_exposure(context, host)
+    listener = _listen(host, port)
+    bound = listener.getsockname()
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.errorlog = None
+    config.accesslog = None
+    config.graceful_timeout = GRACE_S
+    config.read_timeout = int(context.config.request_timeout)
+    config.include_server_header = False
+    app = build(context.broker, context.config, context.log)
+    async with trio.open_nursery() as nursery:
+
+        async def start() -> None:
+            await serve(app, config, shutdown_trigger=context.stopping.wait)
+
+        nursery.start_soon(start)
+        context.broker.endpoints["http"] = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+        task_status.started()
+    context.broker.endpoints.pop("http", None)
+
+
+def _check_exposure(context: PluginContext[ApiConfig], host: str) -> None:
+    if is_loopback(host) or context.broker.config.auth.manager_token or context.config.allow_open:
+        return
+    raise ConfigError(
+        "httpAddr",
+        f"{host} is reachable by others and there is no managerToken: whoever reaches the API may do everything. Set"
+        " managerToken, or bind httpAddr to 127.0.0.1, or set api.allowOpen where the network itself is closed",
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise ConfigError("httpAddr", f"cannot listen on {host}:{port}: {exc.strerror}; choose another") from exc
+
+
+plugin = PluginSpec(name="api", run=run, config_class=ApiConfig, after=frozenset({"webhook", "datasource"}))
