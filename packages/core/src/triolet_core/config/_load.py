@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from triolet_core.config._names import ALIASES, LIMAOIM_ONLY, OF_PLUGINS, WITHOUT_EFFECT
-from triolet_core.config._settings import CORE_SECTIONS, CompatConfig, ServerConfig
+from triolet_core.config._settings import CORE_SECTIONS, ServerConfig
 from triolet_core.config._sources import OWN_VARIABLES, PREFIXES, Value, is_container, of_file, of_overrides
 from triolet_core.config._values import Field, fields_of, show, without_credentials
 from triolet_core.errors import ConfigError, ConfigErrors
@@ -80,7 +80,7 @@ def load(
     told = _resolved([] if path is None else of_file(path, errors), schema, notices)
     variables = _resolved(_of_environment(environ, schema, notices), schema, notices)
     arguments = _resolved(of_overrides(overrides, errors), schema, [])
-    if _is_limaoim(told | variables | arguments):
+    if _parsed("compat.profile", told | variables | arguments, schema) == _LIMAOIM:
         bare = [Value(name, environ[name], f"environment {name}") for name in LIMAOIM_ONLY if environ.get(name)]
         variables = _resolved(bare, schema, notices) | variables
     told |= variables | arguments
@@ -105,13 +105,14 @@ def _resolved(source: Iterable[Value], schema: Schema, notices: list[str]) -> Va
     return found
 
 
-def _is_limaoim(values: Values) -> bool:
-    profile = values.get("compat.profile")
-    [field] = fields_of("compat", CompatConfig)
+def _parsed(key: str, values: Values, schema: Schema) -> Any:
+    """Return a value that decides about others, None if it is not there or wrong, which is reported later."""
+    if key not in values or key not in schema.fields:
+        return None
     try:
-        return profile is not None and field.parse(profile.raw) == _LIMAOIM
+        return schema.fields[key][1].parse(values[key].raw)
     except ValueError:
-        return False  # reported when everything is parsed
+        return None
 
 
 def _of_container(environ: Mapping[str, str], schema: Schema, told: Values, notices: list[str]) -> Values:
@@ -119,8 +120,7 @@ def _of_container(environ: Mapping[str, str], schema: Schema, told: Values, noti
     if not is_container(environ):
         return {}
     found = {name.lower(): Value(name, raw, CONTAINER) for name, raw in _IN_A_CONTAINER.items()}
-    token, is_open = told.get("managertoken"), told.get("api.allowopen")
-    if (token is not None and token.raw) or (is_open is not None and str(is_open.raw).lower() == "true"):
+    if _parsed("managertoken", told, schema) or _parsed("api.allowopen", told, schema):
         found["httpaddr"] = Value("httpAddr", _API_IN_A_CONTAINER, CONTAINER)
     elif "httpaddr" in schema.fields and "httpaddr" not in told:
         notices.append(f"httpAddr ({CONTAINER}) stays on loopback: set managerToken, and it is reached from outside")
