@@ -39,9 +39,11 @@ async def api_in(
         },
     )
     with trio.fail_after(30):
-        async with open_server(config, plugins=[triolet_api.plugin, triolet_gateway.plugin]) as server:
-            async with httpx.AsyncClient(base_url=f"http://{server.broker.endpoints['http']}") as http:
-                yield server, http
+        async with (
+            open_server(config, plugins=[triolet_api.plugin, triolet_gateway.plugin]) as server,
+            httpx.AsyncClient(base_url=f"http://{server.broker.endpoints['http']}") as http,
+        ):
+            yield server, http
 
 
 async def post(http: httpx.AsyncClient, path: str, body: Any) -> Any:
@@ -237,7 +239,7 @@ async def test_in_profile_wukongim_1_a_closed_channel_stores(tmp_path: Path) -> 
 
 
 async def test_member_lists_are_replaced_in_profile_wukongim_1_only_if_one_is_given(tmp_path: Path) -> None:
-    async with api_in(tmp_path, profile="wukongim-1") as (server, http):
+    async with api_in(tmp_path, profile="wukongim-1") as (_server, http):
         group = {"channel_id": "g", "channel_type": 2}
         await post(http, "/channel", {**group, "subscribers": ["a"]})
         await post(http, "/channel", {**group, "subscribers": ["b"]})
@@ -259,7 +261,7 @@ async def test_many_at_once(tmp_path: Path) -> None:
 
 
 async def test_history_in_limaoims_terms(tmp_path: Path) -> None:
-    async with api_in(tmp_path) as (server, http):
+    async with api_in(tmp_path) as (_server, http):
         for _ in range(10):
             await post(http, "/message/send", send("g", 2))
         base = {"login_uid": "a", "channel_id": "g", "channel_type": 2, "limit": 3}

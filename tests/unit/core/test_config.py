@@ -1,5 +1,6 @@
 """Where values come from, which wins, and what is said about those that are wrong or of no use. Source: config.md."""
 
+import contextlib
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from triolet_core import ConfigError, ConfigErrors
 from triolet_core.config import Bytes, Seconds, ServerConfig, is_loopback, load_config, parse_address, section, setting
@@ -302,6 +305,9 @@ BAD_FILES: Sequence[tuple[str, str, str]] = [
     ("a.yaml", "webhook:\n  focusEvents: [{a: b}]", "line 2, column 17: a list may hold plain values only"),
     ("a.yaml", "? [a]\n: b", "a key is not a plain text"),
     ("a.yaml", "a: &a\n  b: *a", "groups within groups without end"),
+    ("a.yaml", "a: &a\n  <<: *a", "holds groups within groups without end"),
+    ("a.yaml", "a: " + 2000 * "[", "holds groups within groups without end"),
+    ("a.toml", "a = " + 2000 * "[", "holds groups within groups without end"),
     ("a.yaml", "a: 1\n---\nb: 2", "is not valid YAML: line 2"),
     ("a.toml", "a = ", "is not valid TOML: "),
     ("a.toml", "a: 1", "is not valid TOML: "),
@@ -313,6 +319,31 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path, name: str, text
     [error] = problems(text, directory=tmp_path, name=name)
     assert error.startswith(f"{tmp_path / name} (-c): ")
     assert problem in error
+
+
+@given(
+    text=st.text(alphabet=st.sampled_from("a:-[]{}&*!<='\"\\ \n\t#.,0é?|>%@\0"), max_size=40)
+    | st.text(st.characters(codec="utf-8"), max_size=40),
+    name=st.sampled_from(["a.yaml", "a.toml"]),
+)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_read_or_refused(tmp_path: Path, text: str, name: str) -> None:
+    """Whatever a file holds, loading answers with settings or with `ConfigErrors`."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with contextlib.suppress(ConfigErrors):
+        load_config(path, environ=NO_CONTAINER, plugins=[])
+
+
+@given(raw=st.text(max_size=20) | st.from_regex(r"[0-9.]{0,6}(ns|ms|s|m|h|d|KiB|GB|e)?[0-9]*", fullmatch=True))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_a_value_or_refused(raw: str) -> None:
+    """Whatever a value says, loading answers with settings within their bounds or with `ConfigErrors`."""
+    for key, path in (("shutdown.timeout", "shutdown.timeout"), ("store.mapSize", "store.map_size")):
+        try:
+            assert value(load(None, f"{key}={raw}"), path) > 0
+        except ConfigErrors as exc:
+            assert [error.key for error in exc.errors] == [key]
 
 
 def test_a_missing_file_and_one_that_is_not_text_are_errors(tmp_path: Path) -> None:
@@ -421,6 +452,7 @@ def test_bare_variables_without_effect_are_noticed() -> None:
     assert [notice.partition(" (")[0] for notice in config.notices] == ["proxy", "appKey"]
 
 
+NO_TLS = "TLS for WebSocket is not served; put a proxy in front and set external.wssAddr"
 NOTICES: Sequence[tuple[str, str]] = [
     ("adr: x", "adr (a.yaml:1) is not a known key; did you mean addr?"),
     ("external: {tcpAdr: x}", "external.tcpAdr (a.yaml:1) is not a known key; did you mean external.tcpAddr?"),
@@ -430,13 +462,7 @@ NOTICES: Sequence[tuple[str, str]] = [
     ("slotCount: 3", "slotCount (a.yaml:1) is accepted without effect: this server is one node"),
     ("cluster: {seed: x}", "cluster.seed (a.yaml:1) is accepted without effect: this server is one node"),
     ("cluster: {nodeIdd: 1}", "cluster.nodeIdd (a.yaml:1) is not a known key; did you mean cluster.nodeId?"),
-    (
-        "wssAddr: wss://h:1",
-        (
-            "wssAddr (a.yaml:1) is accepted without effect: TLS for WebSocket is not served; put a proxy in front and"
-            " set external.wssAddr"
-        ),
-    ),
+    ("wssAddr: wss://h:1", f"wssAddr (a.yaml:1) is accepted without effect: {NO_TLS}"),
 ]
 
 

@@ -64,6 +64,8 @@ def of_file(path: str | Path, errors: list[ConfigError]) -> list[Value]:
         problem = "is not valid YAML: it holds a character that no text may hold"
     except tomllib.TOMLDecodeError as exc:
         problem = f"is not valid TOML: {exc}"
+    except RecursionError:
+        problem = "holds groups within groups without end"
     except UnicodeDecodeError as exc:
         problem = f"is not UTF-8 at byte {exc.start}"
     errors.append(ConfigError(str(path), problem, origin="-c"))
