@@ -95,7 +95,7 @@ def test_the_page_names_every_setting_with_its_default_and_bounds() -> None:
     page = reference({})
     assert "| `cluster.nodeId` | number ≥ 0, ≤ 1023 | `1001` | node part of message ids |" in page
     assert "| `shutdown.timeout` | duration > 0 | `10s` | longest graceful stop |" in page
-    assert "| `store.mapSize` | size > 0 | `1TiB` |" in page
+    assert "| `store.mapSize` | size > 0, ≤ 64TiB | `1TiB` |" in page
     assert "| `mode` | `debug` · `release` · `test` · `bench` | `release` |" in page
     assert "| `msgTimeout` | `messageRetry.interval` |" in page
     assert "| `ginMode` | it tunes the Go program |" in page

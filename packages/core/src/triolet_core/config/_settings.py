@@ -36,7 +36,9 @@ class NodeConfig:
 class StoreConfig:
     """The message store."""
 
-    map_size: Bytes = setting(Bytes(1 << 40), gt=0, doc="most bytes the store may take (address space, not disk)")
+    map_size: Bytes = setting(
+        Bytes(1 << 40), gt=0, le=1 << 46, doc="most bytes the store may take (address space, not disk)"
+    )
     sync: str = setting(
         "full",
         one_of=("full", "nometa", "off"),
