@@ -220,6 +220,7 @@ MALFORMED = [
     b"GET / HTTP/1.1\r\n\r\n",
     b'{"method":"connect"}',
     b"\x10\x80\x80\x80\x05",
+    b"\x10\x80\xad\xe2\x04" + b"x" * 1000,  # announces 10 MB
     b"\x10\xff\xff\xff\xff\x7f",
     b"\x10\x00",
     b"\x10\x05aaaaa",

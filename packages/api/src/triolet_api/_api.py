@@ -38,12 +38,14 @@ class Request:
     config: ApiConfig
     json: Any
     query: Mapping[str, str]
+    host: str = ""
+    """The name or address that the caller reached this server by."""
 
     @property
     def body(self) -> Body:
         """The body as an object."""
         allows = "#&" if self.broker.compat.allows_hash_and_ampersand else ""
-        return Body(self.json, allows=allows)
+        return Body(self.json, allows=allows, most=self.config.max_list_items)
 
     def number(self, name: str, default: int = 0) -> int:
         """Return a number of the query; what is none counts as the default, as the reference does."""

@@ -59,12 +59,17 @@ def build(broker: Broker, config: ApiConfig, log: Any) -> QuartTrio:
 def _add(app: QuartTrio, route: Route, broker: Broker, config: ApiConfig) -> None:
     async def view() -> quart.Response:
         raw: Any = await quart.request.get_data() if route.method == "POST" else b"null"
-        request = Request(broker, config, load(raw), quart.request.args)
+        request = Request(broker, config, load(raw), quart.request.args, _host_of(quart.request.host))
         return _response(await route.handler(request))
 
     app.add_url_rule(
         route.path, f"{route.method} {route.path}", view, methods=[route.method], provide_automatic_options=False
     )
+
+
+def _host_of(host: str) -> str:
+    """Return a Host header without its port."""
+    return host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
 
 
 def is_authorised(manager_token: str, request: quart.Request) -> bool:

@@ -42,11 +42,12 @@ def load(raw: bytes) -> Any:
 class Body:
     """A JSON object with typed access."""
 
-    def __init__(self, value: Any, *, allows: str = "") -> None:
+    def __init__(self, value: Any, *, allows: str = "", most: int = MAX_LIST_ITEMS) -> None:
         if not isinstance(value, Mapping):
             raise ApiError(BAD_FORMAT, code="not_an_object")
         self._fields = {str(name).lower(): each for name, each in value.items()}
         self._allows = allows
+        self._most = most
 
     def has(self, *names: str) -> bool:
         """Whether any of these fields is given and not null."""
@@ -111,14 +112,14 @@ class Body:
             value = self._fields.get(name)
             if value is None:
                 continue
-            found |= dict.fromkeys(list_of_texts(name, value))
+            found |= dict.fromkeys(list_of_texts(name, value, self._most))
         return list(found)
 
     def objects(self, name: str) -> "list[Body]":
         """Return a list of objects."""
         value = self._fields.get(name) or []
-        if not isinstance(value, list) or len(value) > MAX_LIST_ITEMS:
-            raise self._wrong(name, f"a list of up to {MAX_LIST_ITEMS} objects")
+        if not isinstance(value, list) or len(value) > self._most:
+            raise self._wrong(name, f"a list of up to {self._most} objects")
         return [Body(each) for each in value]
 
     def object(self, name: str) -> "Body":
@@ -144,7 +145,7 @@ class Body:
         return ApiError(f"{BAD_FORMAT}: {name} ({kind_of(value)}): {accepted}", code="bad_field")
 
 
-def list_of_texts(name: str, value: Any) -> list[str]:
+def list_of_texts(name: str, value: Any, most: int = MAX_LIST_ITEMS) -> list[str]:
     """Return the entries of a JSON list that are not blank.
 
     Raises:
@@ -152,8 +153,8 @@ def list_of_texts(name: str, value: Any) -> list[str]:
     """
     if not isinstance(value, list):
         raise ApiError(f"{BAD_FORMAT}: {name} ({kind_of(value)}): a list of texts", code="bad_field")
-    if len(value) > MAX_LIST_ITEMS:
-        raise ApiError(f"{name}: {len(value)} > {MAX_LIST_ITEMS} (api.maxListItems)", code="list_too_long")
+    if len(value) > most:
+        raise ApiError(f"{name}: {len(value)} > {most} (api.maxListItems)", code="list_too_long")
     for each in value:
         if not isinstance(each, str):
             raise ApiError(f"{BAD_FORMAT}: {name} ({kind_of(each)}): a list of texts", code="bad_field")

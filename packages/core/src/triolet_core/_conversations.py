@@ -31,6 +31,8 @@ class Conversations:
 
     def list(self, uid: str, *, limit: int | None = None) -> "list[Conversation]":
         """Return the visible conversations of a user, newest message first, up to `conversation.userMaxCount`."""
+        if not self._config.on:
+            return []
         with self._store.snapshot() as txn:
             found = [self._conversation(txn, uid, position) for position in _queries.positions(txn, uid)]
         visible = [each for each in found if each.last is not None and each.last.seq > each.deleted_to]

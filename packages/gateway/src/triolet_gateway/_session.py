@@ -144,8 +144,8 @@ class ClientSession:
         gateway = self.gateway
         gateway.counters.bytes_in_total += len(data)
         self.last_activity = trio.current_time()
-        if self._closing:
-            return
+        if self._closing or gateway.is_stopping:
+            return  # what a stopping server does not acknowledge the client sends again
         self.connection.receive_data(data)
         try:
             while events := self.connection.events():

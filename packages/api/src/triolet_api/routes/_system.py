@@ -8,6 +8,7 @@ from typing import Any
 from triolet_api._api import Request, Text, gets, posts
 from triolet_api._body import BAD_FORMAT, ApiError, list_of_texts
 
+_EVERY_ADDRESS = ("0.0.0.0:", "[::]:")  # read, not bound
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -23,17 +24,21 @@ async def metrics(request: Request) -> Any:
 
 def _addresses(request: Request) -> dict[str, str]:
     external, endpoints = request.broker.config.external, request.broker.endpoints
+    host = external.ip or request.host
     if request.query.get("intranet") == "1":
         return {"tcp_addr": external.intranet_tcp_addr, "ws_addr": "", "wss_addr": ""}
     return {
-        "tcp_addr": external.tcp_addr or _reachable(external.ip, endpoints.get("tcp", "")),
-        "ws_addr": external.ws_addr or _url(_reachable(external.ip, endpoints.get("ws", ""))),
+        "tcp_addr": external.tcp_addr or _reachable(host, endpoints.get("tcp", ""), is_set=bool(external.ip)),
+        "ws_addr": external.ws_addr or _url(_reachable(host, endpoints.get("ws", ""), is_set=bool(external.ip))),
         "wss_addr": external.wss_addr,
     }
 
 
-def _reachable(ip: str, bound: str) -> str:
-    return f"{ip}:{bound.rpartition(':')[2]}" if ip and bound else bound
+def _reachable(host: str, bound: str, *, is_set: bool) -> str:
+    """Put a host that clients can reach in place of "every address", or of any if external.ip is set."""
+    if bound and (is_set or bound.startswith(_EVERY_ADDRESS)):
+        return f"{host}:{bound.rpartition(':')[2]}"
+    return bound
 
 
 def _url(address: str) -> str:
