@@ -1,5 +1,8 @@
 """Real loopback sockets against a server with the gateway only."""
 
+import contextlib
+import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -239,6 +242,40 @@ async def test_malformed_input_ends_that_connection_only(tmp_path: Path, data: b
         await later.wait_closed()
         await good.ping()
         assert (await good.send("x")).reason_code == 1
+
+
+def vectors() -> list[tuple[str, bytes]]:
+    path = Path(__file__).parents[1] / "conformance" / "vectors" / "wkproto.json"
+    found = []
+    for entry in json.loads(path.read_text())["malformed"]:
+        parts = entry.get("hexParts") or [{"hex": entry["hex"], "repeat": 1}]
+        found.append((entry["name"], b"".join(bytes.fromhex(part["hex"]) * part["repeat"] for part in parts)))
+    return found
+
+
+def resident_kb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+@pytest.mark.parametrize("is_logged_in", [False, True])
+async def test_every_malformed_vector_is_survived_and_memory_returns(tmp_path: Path, is_logged_in: bool) -> None:
+    """Each on a connection of its own, before and after CONNECT; a good neighbour notices nothing."""
+    async with server_in(tmp_path) as server, client(server) as good:
+        await good.connect("good")
+        before = resident_kb()
+        for _ in range(3):
+            for name, data in vectors():
+                async with client(server) as bad:
+                    if is_logged_in:
+                        await bad.connect(name)
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        await bad.send_raw(data)
+                await good.ping()
+        with trio.fail_after(5):
+            while server.broker.metrics.values()["gateway_connections"] > 1:
+                await trio.sleep(0.01)
+        assert server.broker.metrics.values()["gateway_crashes_total"] == 0
+        assert resident_kb() - before < 16 * 1024
 
 
 async def test_a_half_closed_connection_ends(tmp_path: Path) -> None:
