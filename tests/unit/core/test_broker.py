@@ -3,6 +3,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from triolet_core import ChannelInfo, ChannelKey, Device, Draft, ReasonCode, ServerConfig
 from triolet_core.hooks import SendRequest, Verdict
@@ -235,3 +236,38 @@ async def test_the_commit_log_has_every_message_in_order_for_each_consumer(tmp_p
 
 def test_a_server_config_of_defaults_can_be_made() -> None:
     assert ServerConfig().message.dedupe == 600
+
+
+async def test_a_change_that_meets_a_long_load_is_not_lost(tmp_path: Path) -> None:
+    """A group too large to be read on the loop is being read while a member leaves."""
+    async with open_test_broker(tmp_path) as broker:
+        await broker.channels.create(GROUP, ChannelInfo(), [*(f"u{n}" for n in range(5000)), "a"])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broker.channels.facts, GROUP)
+            nursery.start_soon(broker.channels.remove_members, GROUP, ["a"])
+        assert (await broker.messages.send(A, draft("g", channel_type=2))).reason == ReasonCode.SUBSCRIBER_NOT_EXIST
+
+
+async def test_a_cancelled_sender_leaves_the_message_stored_and_the_broker_whole(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await broker.messages.send(A, draft("b", b"1"))
+        with trio.move_on_after(0.0001):
+            await broker.messages.send(A, draft("b", b"2"))
+        receipt = await broker.messages.send(A, draft("b", b"3"))
+        page = broker.messages.sync(AB, start=0, end=0, limit=10, newer=True)
+        assert [m.seq for m in page.messages] == list(range(1, receipt.seq + 1))
+
+
+async def test_a_change_whose_caller_is_cancelled_still_counts_for_the_next_message(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        await broker.channels.create(GROUP, ChannelInfo(), ["a"])
+        assert (await broker.messages.send(A, draft("g", channel_type=2))).reason == ReasonCode.SUCCESS
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broker.channels.remove_members, GROUP, ["a"])
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await broker.flush()
+        assert broker.channels.members(GROUP) == []
+        assert (await broker.messages.send(A, draft("g", channel_type=2))).reason == ReasonCode.SUBSCRIBER_NOT_EXIST

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import cachetools
 import lmdb
+import trio
 
 from triolet_core.hooks import Hooks
 from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, plain_channel, slot_of
@@ -50,7 +51,7 @@ class Channels:
         self._hooks = hooks
         self._facts: cachetools.LRUCache[ChannelKey, Facts] = cachetools.LRUCache(cache_count)
         self._temp: dict[ChannelKey, dict[str, int]] = {}
-        self._generation = 0
+        self._loading: dict[ChannelKey, list[trio.Event]] = {}
         self._system: frozenset[str] | None = None
 
     # --- facts
@@ -72,13 +73,23 @@ class Channels:
         """
         facts = self.cached(key)
         while facts is None:
-            generation = self._generation
-            read = await self._store.read_long(lambda txn: _read_all_facts(txn, key))
-            facts = await self._ask(key, read)
-            if generation != self._generation:
-                facts = None  # something changed meanwhile: what was read may be stale
+            facts = await self._load(key)
         self._facts[key] = facts
         return facts
+
+    async def _load(self, key: ChannelKey) -> Facts | None:
+        """Read facts in a thread and ask about them; None if they changed meanwhile."""
+        changed = trio.Event()
+        loading = self._loading.setdefault(key, [])
+        loading.append(changed)
+        try:
+            read = await self._store.read_long(lambda txn: _read_all_facts(txn, key))
+            facts = await self._ask(key, read)
+        finally:
+            loading.remove(changed)
+            if not loading:
+                self._loading.pop(key, None)
+        return None if changed.is_set() else facts
 
     def _is_asked(self, key: ChannelKey) -> bool:
         hooks = self._hooks
@@ -104,7 +115,8 @@ class Channels:
 
     def forget(self, key: ChannelKey) -> None:
         """Drop what is known of a channel and tell who keeps copies."""
-        self._generation += 1
+        for changed in self._loading.get(key, ()):
+            changed.set()
         self._facts.pop(key, None)
         self._hooks.channel_changed.publish(key)
 
@@ -154,8 +166,7 @@ class Channels:
     # --- changing; each is one transaction
 
     async def _change(self, key: ChannelKey, function: Callable[[Sealer], None]) -> None:
-        await self._store.writer.change(function)
-        self.forget(key)
+        await self._store.writer.change(function, after=lambda: self.forget(key))
 
     async def put_info(self, key: ChannelKey, info: ChannelInfo) -> None:
         """Overwrite the info of a channel, which is made if need be."""
@@ -320,9 +331,11 @@ class Channels:
     async def change_system_uids(self, add: Sequence[str], remove: Sequence[str]) -> None:
         """Add and remove system accounts."""
         operation = ChangeSystemUids(0, tuple(add), tuple(remove))
-        await self._store.writer.change(lambda sealer: sealer.emit(operation))
-        known = self._system_set()
-        self._system = known - frozenset(remove) | frozenset(add)
+
+        def after() -> None:
+            self._system = self._system_set() - frozenset(remove) | frozenset(add)
+
+        await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
 
 
 def parent_of(key: ChannelKey) -> ChannelKey:

@@ -50,6 +50,7 @@ class Change(Generic[R]):
     """Work with a result for one waiting caller."""
 
     function: Callable[[Sealer], R]
+    after: Callable[[], None] | None = None
     weight: int = 1
     done: trio.Event = attrs.Factory(trio.Event)
     result: R | None = None
@@ -60,9 +61,11 @@ class Change(Generic[R]):
         self.result = self.function(sealer)
 
     def finish(self, error: Exception | None) -> None:
-        """Wake the caller."""
+        """Say that it is done, and wake the caller."""
         self.error = error
         self.done.set()
+        if error is None and self.after is not None:
+            self.after()
 
 
 class Writer:
@@ -114,13 +117,15 @@ class Writer:
         self._weight += work.weight
         self._wake.set()
 
-    async def change(self, function: Callable[[Sealer], R]) -> R:
+    async def change(self, function: Callable[[Sealer], R], *, after: Callable[[], None] | None = None) -> R:
         """Run a function in a write transaction and return its result once that is durable.
+
+        `after` is called on the loop right after the commit, also if the caller was cancelled meanwhile.
 
         Raises:
             StoreFull, StoreError, Overloaded, or what the function raised; nothing is written then.
         """
-        work = Change(function)
+        work = Change(function, after)
         await self.enqueue(work)
         await work.done.wait()
         if work.error is not None:
