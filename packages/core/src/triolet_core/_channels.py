@@ -273,8 +273,7 @@ class Channels:
             uids = _queries.listed(sealer.txn, keys.MEMBER, key) or []
             _drop_positions(sealer, key, uids)
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
-            info = attrs.evolve(record.info or ChannelInfo(), disband=True)
-            sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info))
+            _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
         await self._change(key, function)
 
@@ -374,7 +373,9 @@ def _read_all_facts(txn: lmdb.Transaction, key: ChannelKey) -> Facts:
 
 def _put_info(sealer: Sealer, key: ChannelKey, info: ChannelInfo) -> None:
     tail = sealer.tail(key)
-    sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info))
+    record = _queries.channel_record(sealer.txn, key)
+    created = sealer.now if record is None else record.created
+    sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info, created, sealer.now))
 
 
 def _add_members(sealer: Sealer, key: ChannelKey, uids: Sequence[str], *, replace: bool) -> None:

@@ -34,7 +34,7 @@ class Conversations:
         if not self._config.on:
             return []
         with self._store.snapshot() as txn:
-            found = [self._conversation(txn, uid, position) for position in _queries.positions(txn, uid)]
+            found = [self.of_position(txn, uid, position) for position in _queries.positions(txn, uid)]
         visible = [each for each in found if each.last is not None and each.last.seq > each.deleted_to]
         visible.sort(key=lambda each: each.last.message_id if each.last else 0, reverse=True)
         return visible[: min(limit or self._config.user_max_count, self._config.user_max_count)]
@@ -43,14 +43,15 @@ class Conversations:
         """Return one conversation, None if the user has none with this channel."""
         with self._store.snapshot() as txn:
             position = _queries.position(txn, uid, key)
-            return None if position is None else self._conversation(txn, uid, position)
+            return None if position is None else self.of_position(txn, uid, position)
 
     def unread(self, uid: str, key: ChannelKey) -> int:
         """Return the unread count of a user in a channel, 0 without a conversation."""
         conversation = self.get(uid, key)
         return 0 if conversation is None else conversation.unread
 
-    def _conversation(self, txn: lmdb.Transaction, uid: str, position: Position) -> Conversation:
+    def of_position(self, txn: lmdb.Transaction, uid: str, position: Position) -> Conversation:
+        """Return what a stored position amounts to."""
         last = next(_queries.messages_back(txn, position.channel, 2**63), None)
         unread, read_to = self._count(txn, uid, position)
         return Conversation(
