@@ -37,6 +37,7 @@ from triolet_core.model import DeviceFlag as DeviceFlag
 from triolet_core.model import DeviceLevel as DeviceLevel
 from triolet_core.model import DeviceToken as DeviceToken
 from triolet_core.model import Draft as Draft
+from triolet_core.model import Event as Event
 from triolet_core.model import Message as Message
 from triolet_core.model import MessagePage as MessagePage
 from triolet_core.model import ReasonCode as ReasonCode

@@ -218,6 +218,18 @@ class Message:
     payload: bytes
 
 
+@attrs.frozen(kw_only=True)
+class Event:
+    """Something that happened and is no message: neither stored nor acknowledged nor repeated."""
+
+    id: str
+    type: str
+    timestamp: int
+    """Milliseconds since 1970; 0 if nobody said."""
+    data: bytes = attrs.field(repr=False)
+    """What the type asks for, JSON text as a rule."""
+
+
 class Receipt(NamedTuple):
     """The answer to one draft."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from triolet_core.model import Device, Message
+from triolet_core.model import Device, Event, Message
 
 
 class Session(Protocol):
@@ -23,6 +23,13 @@ class Session(Protocol):
         """Hand over messages for this device, in order; all of one call go out in one write.
 
         Returns False if the outbox is full: the session then closes itself as a slow consumer.
+        """
+        ...
+
+    def push_event(self, event: Event) -> bool:
+        """Hand over an event for this device. One that its client is too old for, or that no frame holds, is dropped.
+
+        Returns False if the outbox is full, as `push` does.
         """
         ...
 

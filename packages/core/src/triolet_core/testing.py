@@ -11,7 +11,7 @@ import trio
 
 from triolet_core._broker import Broker, open_broker
 from triolet_core.config import ServerConfig
-from triolet_core.model import Device, Draft, Message
+from triolet_core.model import Device, Draft, Event, Message
 
 _CONNECTION_IDS = count(1)
 
@@ -23,6 +23,7 @@ class MemorySession:
     device: Device
     connection_id: int = attrs.Factory(lambda: next(_CONNECTION_IDS))
     received: list[Message] = attrs.Factory(list)
+    events: list[Event] = attrs.Factory(list)
     pushes: int = 0
     kicks: list[tuple[int, str, bool]] = attrs.Factory(list)
     """(reason, text, whether a DISCONNECT was to be sent) of each kick."""
@@ -34,6 +35,13 @@ class MemorySession:
             return False
         self.pushes += 1
         self.received.extend(messages)
+        return True
+
+    def push_event(self, event: Event) -> bool:
+        """Keep the event."""
+        if self.is_full:
+            return False
+        self.events.append(event)
         return True
 
     def kick(self, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
