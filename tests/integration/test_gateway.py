@@ -15,7 +15,7 @@ import trio
 
 import triolet_gateway
 from tests.wkclient import Client, client
-from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Server, ServerConfig, open_server
+from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Event, Server, ServerConfig, open_server
 from triolet_core.model import NO_PERSIST, RED_DOT
 from triolet_gateway import GatewayConfig
 from triolet_gateway import protocol as wire
@@ -351,3 +351,41 @@ async def test_a_hundred_logins_one_after_the_other_are_all_answered(tmp_path: P
         for n in range(100):
             async with client(server) as guest:
                 assert await guest.connect(f"u{n}") == 1
+
+
+@KINDS
+async def test_an_event_reaches_a_client_that_knows_events_and_no_other(tmp_path: Path, kind: str) -> None:
+    """wire-protocol.md, rule 5: a version below 5 would throw and reconnect."""
+    event = Event(id="e-1", type="stream.delta", timestamp=1730000002000, data=b'{"delta":"wor"}')
+    async with server_in(tmp_path) as server, client(server, kind) as new, client(server, kind) as old:
+        await new.connect("new")
+        await old.connect("old", version=4)
+        sessions = [*server.broker.presence.sessions("new"), *server.broker.presence.sessions("old")]
+        assert [session.push_event(event) for session in sessions] == [True, True]
+        frame = (await new.wait_for(wire.EventReceived)).event
+        assert (frame.id, frame.type, frame.timestamp, frame.data) == (
+            event.id,
+            event.type,
+            event.timestamp,
+            event.data,
+        )
+        await old.ping()
+        assert old.waiting == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event(id="x" * 40_000, type="t", timestamp=0, data=b""),
+        Event(id="\ud800", type="t", timestamp=0, data=b""),
+        Event(id="x", type="t", timestamp=1 << 70, data=b""),
+        Event(id="x", type="t", timestamp=0, data=b"x" * (1 << 20)),
+    ],
+)
+async def test_an_event_that_no_frame_holds_is_dropped_and_the_connection_goes_on(tmp_path: Path, event: Event) -> None:
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        [session] = server.broker.presence.sessions("ann")
+        assert session.push_event(event)
+        await ann.ping()
+        assert ann.waiting == []

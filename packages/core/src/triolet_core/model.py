@@ -228,6 +228,18 @@ STREAMED = 0x40
 """Mark of a message that has events."""
 
 
+@attrs.frozen(kw_only=True)
+class Event:
+    """Something that happened and is no message: neither stored nor acknowledged nor repeated."""
+
+    id: str
+    type: str
+    timestamp: int
+    """Milliseconds since 1970; 0 if nobody said."""
+    data: bytes = attrs.field(repr=False)
+    """What the type asks for, JSON text as a rule."""
+
+
 class Receipt(NamedTuple):
     """The answer to one draft."""
 
@@ -283,17 +295,6 @@ class Revision:
     """Seconds since 1970."""
     version: int
     """1 for the first change."""
-
-
-@attrs.frozen(kw_only=True)
-class Event:
-    """Something that online devices are told of and that is no message (EVENT frame)."""
-
-    id: str
-    type: str
-    timestamp: int
-    """Milliseconds since 1970."""
-    data: bytes
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,6 @@ import trio
 from triolet_core._broker import Broker, open_broker
 from triolet_core.config import ServerConfig
 from triolet_core.model import Device, Draft, Event, Message
-from triolet_core.session import ConnectionStatistics
 
 _CONNECTION_IDS = count(1)
 
@@ -24,12 +23,11 @@ class MemorySession:
     device: Device
     connection_id: int = attrs.Factory(lambda: next(_CONNECTION_IDS))
     received: list[Message] = attrs.Factory(list)
-    pushes: int = 0
     events: list[Event] = attrs.Factory(list)
+    pushes: int = 0
     kicks: list[tuple[int, str, bool]] = attrs.Factory(list)
     """(reason, text, whether a DISCONNECT was to be sent) of each kick."""
     is_full: bool = False
-    started_at: float = attrs.Factory(time.time)
 
     def push(self, messages: Sequence[Message]) -> bool:
         """Keep the messages."""
@@ -43,26 +41,6 @@ class MemorySession:
         """Keep the event."""
         self.events.append(event)
         return not self.is_full
-
-    def statistics(self) -> ConnectionStatistics:
-        """Return what it was given, as a connection from nowhere."""
-        size = sum(len(message.payload) for message in self.received)
-        return ConnectionStatistics(
-            address="127.0.0.1",
-            port=0,
-            version=0,
-            started_at=self.started_at,
-            last_activity=self.started_at,
-            pending_bytes=0,
-            in_messages=0,
-            out_messages=len(self.received),
-            in_message_bytes=0,
-            out_message_bytes=size,
-            in_packets=0,
-            out_packets=len(self.received),
-            in_packet_bytes=0,
-            out_packet_bytes=size,
-        )
 
     def kick(self, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
         """Note the kick."""

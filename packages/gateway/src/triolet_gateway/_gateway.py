@@ -37,6 +37,7 @@ class Counters:
     sendacks_total: int = 0
     receives_total: int = 0
     recvacks_total: int = 0
+    events_total: int = 0
     repeats_total: int = 0
     pings_total: int = 0
     bytes_in_total: int = 0

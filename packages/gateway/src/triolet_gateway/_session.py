@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from triolet_core import ConnectRequest, Device, Draft, Message, Overloaded, ReasonCode, Receipt, StoreClosed
+from triolet_core import ConnectRequest, Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
 from triolet_core.model import (
     NO_PERSIST,
     RED_DOT,
@@ -310,6 +310,23 @@ class ClientSession:
             if not message.flags & NO_PERSIST:
                 self._remember(message)
         return self._send(frames)
+
+    def push_event(self, event: Event) -> bool:
+        """Send an event to a client that can read it."""
+        if self._closing:
+            return False
+        if not self.connection.has_events:
+            return True
+        try:
+            frame = self.connection.send(wire.EventFrame(event.id, event.type, event.timestamp, event.data))
+        except wire.LocalProtocolError as exc:
+            self.gateway.log.warning("event dropped", connection_id=self.connection_id, detail=str(exc))
+            return True
+        if len(frame) > self.gateway.config.max_frame_size:
+            self.gateway.log.warning("event dropped", connection_id=self.connection_id, size=len(frame))
+            return True
+        self.gateway.counters.events_total += 1
+        return self._send([frame])
 
     def _recv(self, message: Message) -> bytes:
         uid, sender = self.device.uid, message.sender

@@ -188,6 +188,11 @@ class Connection:
         """Whether payloads are."""
         return self._keys is not None
 
+    @property
+    def has_events(self) -> bool:
+        """Whether the peer knows EVENT (wire-protocol.md, rule 5)."""
+        return self.version >= _codec.FIRST_WITH_EVENTS
+
     # --- in
 
     def receive_data(self, data: bytes) -> None:
