@@ -75,6 +75,8 @@ class Broker:
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
     services: dict[str, Any] = attrs.Factory(dict)
     """What plugins offer to others, by the plugin's name."""
+    plugin_phases: Callable[[], dict[str, str]] = dict
+    """What each plugin is doing, by name; set by the host."""
     _store: Store
     _lanes: Lanes
 
@@ -82,6 +84,13 @@ class Broker:
         """Wait until everything accepted is committed and handed to sessions and topics."""
         await self._store.writer.flush()
         await self._lanes.flush()
+
+    def problem(self) -> str | None:
+        """Return why messages cannot be stored now, None if they can."""
+        writer = self._store.writer
+        if writer.is_closed:
+            return "the store is closed"
+        return "the store is full" if writer.is_full else None
 
     def statistics(self) -> BrokerStatistics:
         """Return the counters as they are now."""
