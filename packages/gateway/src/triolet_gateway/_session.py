@@ -1,13 +1,11 @@
 """One client: bytes in, frames out, and what core needs to see of it."""
 
-import os
-import time
 import uuid
 from collections.abc import Sequence
 
 import trio
 
-from triolet_core import ConnectRequest, Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
+from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
 from triolet_core.model import (
     NO_PERSIST,
     RED_DOT,
@@ -17,10 +15,13 @@ from triolet_core.model import (
     peer_of,
     plain_channel,
 )
+from triolet_core.session import ConnectionStatistics
 from triolet_gateway import protocol as wire
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
+from triolet_gateway._traffic import Traffic, statistics_of
 from triolet_gateway._unacked import Unacked
 
 CLOSE_AFTER_ANSWER_S = 1.0
@@ -28,11 +29,13 @@ CLOSE_AFTER_ANSWER_S = 1.0
 SLICE_BYTES = 65536
 """Most bytes of the binary protocol that are handled before other connections have their turn."""
 _NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
+Peer = tuple[str, int]
+"""Host and port."""
 _NOBODY = Device(uid="")
 _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
 
-class ClientSession:
+class ClientSession(Traffic):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
     __slots__ = (
@@ -42,7 +45,6 @@ class ClientSession:
         "_room",
         "_subscriptions",
         "_unacked",
-        "address",
         "close_at",
         "connection",
         "connection_id",
@@ -51,13 +53,15 @@ class ClientSession:
         "last_activity",
         "one_packet_per_write",
         "outbox",
+        "peer",
         "started_at",
     )
 
-    def __init__(self, gateway: Gateway, outbox: Outbox, address: str, *, one_packet_per_write: bool) -> None:
+    def __init__(self, gateway: Gateway, outbox: Outbox, peer: Peer, *, one_packet_per_write: bool) -> None:
+        super().__init__()
         self.gateway = gateway
         self.outbox = outbox
-        self.address = address
+        self.peer = peer
         self.one_packet_per_write = one_packet_per_write
         self.connection: wire.Connection | wire.JsonConnection = wire.Connection(wire.Role.SERVER, gateway.limits)
         self.connection_id = gateway.new_connection_id()
@@ -135,12 +139,17 @@ class ClientSession:
         """Whether nothing more is taken from this client."""
         return self._closing
 
+    def statistics(self) -> ConnectionStatistics:
+        """Return the counters of this connection."""
+        return statistics_of(self)
+
     # --- in
 
     async def on_data(self, data: bytes) -> None:
         """Handle what came in one read. Returns when the next read may come: sends are then queued, not stored."""
         gateway = self.gateway
         gateway.counters.bytes_in_total += len(data)
+        self.in_packet_bytes += len(data)
         self.last_activity = trio.current_time()
         if self._closing or gateway.is_stopping:
             return  # what a stopping server does not acknowledge the client sends again
@@ -185,6 +194,7 @@ class ClientSession:
 
     async def _on_events(self, events: Sequence[wire.Event]) -> None:
         sends: list[wire.SendReceived] = []
+        self.in_packets += len(events)
         for event in events:
             if isinstance(event, wire.SendReceived):
                 sends.append(event)
@@ -219,43 +229,32 @@ class ClientSession:
 
     async def _login(self, connect: wire.Connect) -> None:
         gateway = self.gateway
-        request = ConnectRequest(
-            uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
-        )
-        reason, level = await gateway.broker.users.authenticate(request)
-        if reason != ReasonCode.SUCCESS or gateway.is_stopping:
-            self._refuse(self.connection.reject(reason if reason != ReasonCode.SUCCESS else ReasonCode.SYSTEM_ERROR))
-            gateway.log.info("login refused", connection_id=self.connection_id, uid=connect.uid, reason=int(reason))
-            return
-        now_ms = int(time.time() * 1000)
-        try:
-            answer = self.connection.accept(
-                os.urandom(32),
-                gateway.salt(),
-                time_diff_ms=_fit(now_ms - connect.client_timestamp),
-                node_id=gateway.node_id,
-                encrypt=not gateway.config.disable_encryption,
+        login = await log_in(gateway, self.connection, connect)
+        if login.device is None:
+            gateway.counters.login_failures_total += 1
+            gateway.log.info(
+                "login refused",
+                connection_id=self.connection_id,
+                uid=connect.uid,
+                reason=login.reason,
+                detail=login.detail,
             )
-        except wire.RemoteProtocolError as exc:
-            self._refuse(exc.answer)
-            gateway.log.info("login refused", connection_id=self.connection_id, detail=exc.detail)
+            self.end(login.answer)
             return
-        self.device = Device(uid=connect.uid, device_id=connect.device_id, flag=connect.device_flag, level=int(level))
+        self.device = login.device
         gateway.counters.logins_total += 1
         gateway.broker.presence.register(self)  # those it displaces are told first
-        self.outbox.write([answer])
+        self._send([login.answer])
         gateway.watch(self)
         gateway.log.debug("login", connection_id=self.connection_id, uid=connect.uid)
-
-    def _refuse(self, answer: bytes) -> None:
-        self.gateway.counters.login_failures_total += 1
-        self.end(answer)
 
     async def _submit(self, sends: Sequence[wire.SendReceived]) -> None:
         gateway = self.gateway
         drafts = []
+        size = 0
         for event in sends:
             send = event.send
+            size += len(send.payload)
             drafts.append(
                 Draft(
                     send.channel_id,
@@ -270,6 +269,8 @@ class ClientSession:
                 )
             )
         gateway.counters.sends_total += len(drafts)
+        self.in_messages += len(drafts)
+        self.in_message_bytes += size
         self._in_flight += len(drafts)
 
         def done(receipts: list[Receipt]) -> None:
@@ -296,6 +297,7 @@ class ClientSession:
             self._send([self.connection.encode_sendacks([ack]) for ack in acks])
         else:
             self._send([self.connection.encode_sendacks(acks)])
+            self.out_packets += len(acks) - 1
         if self._room is not None and self._in_flight < self.gateway.config.in_flight:
             self._room.set()
 
@@ -320,6 +322,8 @@ class ClientSession:
             return False
         frames = [self._recv(message) for message in messages]
         self.gateway.counters.receives_total += len(frames)
+        self.out_messages += len(frames)
+        self.out_message_bytes += sum([len(message.payload) for message in messages])
         kept = [message for message in messages if not message.flags & NO_PERSIST]
         if kept:
             self._remember(kept)
@@ -370,7 +374,10 @@ class ClientSession:
         self._send([self.connection.send(frame)])
 
     def _send(self, frames: Sequence[bytes]) -> bool:
-        self.gateway.counters.bytes_out_total += sum(map(len, frames))
+        size = sum(map(len, frames))
+        self.gateway.counters.bytes_out_total += size
+        self.out_packets += len(frames)
+        self.out_packet_bytes += size
         if self.outbox.write(frames):
             return True
         if not self._closing:
@@ -383,8 +390,3 @@ class ClientSession:
 
 def _new_client_msg_no() -> str:
     return uuid.uuid4().hex
-
-
-def _fit(milliseconds: int) -> int:
-    """Keep a time difference within 64 bits, whatever the client's clock says."""
-    return max(-(2**63), min(milliseconds, 2**63 - 1))

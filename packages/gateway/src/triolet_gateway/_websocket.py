@@ -7,7 +7,7 @@ import trio
 import trio_websocket
 
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._session import ClientSession
+from triolet_gateway._session import ClientSession, Peer
 
 PACKETS_PER_MESSAGE = 5
 """The JavaScript client joins up to five packets in a message (wire-protocol.md, section 0, rule 2)."""
@@ -85,31 +85,31 @@ async def serve_forever(
 
 async def _serve(gateway: Gateway, request: trio_websocket.WebSocketRequest) -> None:
     """Serve one client. trio-websocket ends its whole server if a handler raises, so nothing may get out."""
-    address = _address_of(request)
-    if not gateway.admit(address):
+    peer = _peer_of(request)
+    if not gateway.admit(peer[0]):
         await request.reject(503)
         return
     try:
         async with await request.accept() as websocket:
-            await _run(gateway, websocket, address)
+            await _run(gateway, websocket, peer)
     except* trio_websocket.ConnectionClosed:
         gateway.log.debug("websocket closed")
     except* Exception:
         gateway.counters.crashes_total += 1
         gateway.log.exception("connection crashed")
     finally:
-        gateway.dismiss(address)
+        gateway.dismiss(peer[0])
 
 
-def _address_of(request: trio_websocket.WebSocketRequest) -> str:
+def _peer_of(request: trio_websocket.WebSocketRequest) -> Peer:
     remote = request.remote
-    return remote if isinstance(remote, str) else str(remote.address)
+    return (remote, 0) if isinstance(remote, str) else (str(remote.address), int(remote.port))
 
 
-async def _run(gateway: Gateway, websocket: trio_websocket.WebSocketConnection, address: str) -> None:
+async def _run(gateway: Gateway, websocket: trio_websocket.WebSocketConnection, peer: Peer) -> None:
     async with trio.open_nursery() as nursery:
         outbox = WebSocketOutbox(gateway.config.outbox_bytes, nursery.cancel_scope)
-        session = ClientSession(gateway, outbox, address, one_packet_per_write=True)
+        session = ClientSession(gateway, outbox, peer, one_packet_per_write=True)
         session.open()
         nursery.start_soon(outbox.drain, websocket)
         try:
