@@ -389,3 +389,30 @@ async def test_an_event_that_no_frame_holds_is_dropped_and_the_connection_goes_o
         assert session.push_event(event)
         await ann.ping()
         assert ann.waiting == []
+
+
+@KINDS
+async def test_a_connection_is_counted_in_both_directions(tmp_path: Path, kind: str) -> None:
+    async with server_in(tmp_path) as server, client(server, kind) as ann, client(server) as bob:
+        await ann.connect("ann", flag=1)
+        await bob.connect("bob")
+        for _ in range(3):
+            await ann.send("bob", b"12345")
+        await bob.send("ann", b"123")
+        await ann.receive()
+        await ann.ping()
+        [session] = server.broker.presence.sessions("ann")
+        seen = session.statistics()
+        assert (seen.in_messages, seen.in_message_bytes, seen.in_packets) == (
+            3,
+            15,
+            6,
+        )  # CONNECT, 3 SEND, RECVACK, PING
+        assert (seen.out_messages, seen.out_message_bytes, seen.out_packets) == (1, 3, 6)
+        assert (seen.device.uid, seen.device.flag, seen.protocol_version) == ("ann", 1, 5)
+        stream = ann.stream._stream if kind == "ws" else ann.stream
+        assert (seen.host, seen.port) == stream.socket.getsockname()[:2]
+        assert 0 < seen.started_at <= seen.last_activity
+        assert seen.in_packet_bytes > 3 * 24
+        assert seen.out_packet_bytes > 3 * 19
+        assert seen.pending_bytes == 0
