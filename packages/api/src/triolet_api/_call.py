@@ -27,9 +27,7 @@ class Caller:
 
     def may(self, resource: str, action: str) -> bool:
         """Whether the caller has a right."""
-        return any(
-            action in self.rights.get(each, "") or "*" in self.rights.get(each, "") for each in (resource, "*")
-        )
+        return any(action in self.rights.get(each, "") or "*" in self.rights.get(each, "") for each in (resource, "*"))
 
 
 @attrs.frozen(kw_only=True)

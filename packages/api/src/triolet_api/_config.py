@@ -22,7 +22,8 @@ class ApiConfig:
     rate_per_second: int = setting(0, ge=0, doc="requests that one caller may make per second, then 429; 0: no limit")
     trusted_proxies: tuple[str, ...] = setting((), doc="peers whose X-Forwarded-For is believed")
     audit_log: str = setting(
-        "audit.log", doc="file, relative to rootDir, that every request which changes something is noted in; empty: none"
+        "audit.log",
+        doc="file, relative to rootDir, that every request which changes something is noted in; empty: none",
     )
     docs_on: bool = setting(default=True, doc="serve /docs and /openapi.json")
     ext_on: bool = setting(default=False, key="ext.on", doc="serve the endpoints below /ext/v1")

@@ -152,7 +152,7 @@ class Flag(_Kind):
         if isinstance(value, (bool, int)) and value in (0, 1):
             return bool(value)
         if value in ("0", "1"):
-            return value == "1"
+            return bool(value == "1")
         raise bad_field(name, value, "0 or 1")
 
     def schema(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The OpenAPI 3.1 document, made from the declarations of the endpoints: what is read and what is answered."""
 
 import re
-from collections.abc import Iterable
+import types
+import typing
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -12,19 +14,19 @@ from triolet_api._call import Route
 from triolet_api._fields import fields_of, schema_of
 
 _REFERENCE = "#/components/schemas/{name}"
-_MANAGER = {"managerToken": []}
-_JWT = {"bearer": []}
+_MANAGER: dict[str, list[str]] = {"managerToken": []}
+_JWT: dict[str, list[str]] = {"bearer": []}
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """Return the document of some endpoints."""
     shown = [route for route in routes if route.method != "ANY"]
-    answers = [route.answer for route in shown if route.answer is not None]
-    schemas, components = msgspec.json.schema_components([*answers, Failure], ref_template=_REFERENCE)
-    by_route = dict(zip([id(route) for route in shown if route.answer is not None], schemas, strict=False))
+    leaves = [leaf for route in shown for leaf in _leaves(route.answer)]
+    schemas, components = msgspec.json.schema_components([*leaves, Failure], ref_template=_REFERENCE)
+    known = dict(zip(map(repr, leaves), schemas, strict=False))
     paths: dict[str, Any] = {}
     for route in shown:
-        operation = _operation(route, by_route.get(id(route)))
+        operation = _operation(route, None if route.answer is None else _schema(route.answer, known))
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -45,6 +47,27 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             },
         },
     }
+
+
+def _leaves(answer: Any) -> Iterator[Any]:
+    """Yield the types that an answer may be, those within a list of alternatives too."""
+    if answer is None:
+        return
+    if isinstance(answer, types.UnionType):
+        for each in typing.get_args(answer):
+            yield from _leaves(each)
+    elif typing.get_origin(answer) is list and isinstance(typing.get_args(answer)[0], types.UnionType):
+        yield from _leaves(typing.get_args(answer)[0])
+    else:
+        yield answer
+
+
+def _schema(answer: Any, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if isinstance(answer, types.UnionType):
+        return {"anyOf": [_schema(each, known) for each in typing.get_args(answer)]}
+    if repr(answer) in known:
+        return known[repr(answer)]
+    return {"type": "array", "items": _schema(typing.get_args(answer)[0], known)}
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
@@ -111,4 +134,3 @@ def _responses(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
         "4XX": failure,
         "5XX": failure,
     }
-

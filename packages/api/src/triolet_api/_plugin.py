@@ -45,7 +45,7 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
         nursery.start_soon(service.services.parts["samples"].run)
         nursery.start_soon(service.audit.run)
         context.broker.metrics.add_source("api", service.statistics)
-        context.broker.endpoints["http"] = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+        context.broker.endpoints["http"] = _shown(*bound[:2])
         task_status.started()
         await serve(app, config, shutdown_trigger=context.stopping.wait)
         nursery.cancel_scope.cancel()
@@ -65,6 +65,10 @@ def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:
     return Service(services, authority, AuditLog(path), context.log)
 
 
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _check_exposure(context: PluginContext[ApiConfig], host: str) -> None:
     config = context.config
     has_credentials = bool(context.broker.config.auth.manager_token or config.super_token or config.users)
@@ -73,7 +77,7 @@ def _check_exposure(context: PluginContext[ApiConfig], host: str) -> None:
     raise ConfigError(
         "httpAddr",
         f"{host} is reachable by others and there is no managerToken: whoever reaches the API may do everything. Set"
-        " managerToken or auth.users, or bind httpAddr to 127.0.0.1, or set api.allowOpen where the network itself is closed",
+        " managerToken or auth.users, or bind httpAddr to 127.0.0.1, or set api.allowOpen where the network is closed",
     )
 
 

@@ -78,8 +78,8 @@ class Retention:
     async def sweep(self, slot: int) -> None:
         """Delete what one slot no longer keeps."""
         now = int(self._clock_s())
-        while await self._store.writer.change(lambda sealer: self._expire(sealer, slot, now)):
-            pass
+        while self._store.read(lambda txn: _has_expired(txn, slot, now)):
+            await self._store.writer.change(lambda sealer: self._expire(sealer, slot, now))
         for key, number, seqs in await self._store.read_long(lambda txn: list(self._surplus(txn, slot, now))):
             await self._store.writer.change(partial(self._drop, slot=slot, key=key, number=number, seqs=seqs))
         old = await self._store.read_long(lambda txn: self._old_commands(txn, slot, now))
@@ -87,8 +87,8 @@ class Retention:
             operation = PutRows(slot, tuple((raw, None) for raw in old[start : start + CHUNK]))
             await self._store.writer.change(partial(Sealer.emit, operation=operation))
 
-    def _expire(self, sealer: Sealer, slot: int, now: int) -> bool:
-        """Delete messages whose time has come; returns whether there may be more."""
+    def _expire(self, sealer: Sealer, slot: int, now: int) -> None:
+        """Delete some of the messages whose time has come."""
         due: dict[int, list[int]] = {}
         rows: list[tuple[bytes, bytes | None]] = []
         for raw, value in islice(_queries.rows(sealer.txn, keys.expiries(slot)), CHUNK):
@@ -99,9 +99,7 @@ class Retention:
             rows.append((raw, None))
         for number, seqs in due.items():
             self._drop(sealer, slot, _queries.channel_name(sealer.txn, slot, number), number, tuple(seqs))
-        if rows:
-            sealer.emit(PutRows(slot, tuple(rows)))
-        return len(rows) == CHUNK
+        sealer.emit(PutRows(slot, tuple(rows)))
 
     def _surplus(self, txn: lmdb.Transaction, slot: int, now: int) -> Iterator[tuple[ChannelKey, int, tuple[int, ...]]]:
         """Yield what is too old or too much, in pieces."""
@@ -134,3 +132,8 @@ class Retention:
         oldest = now - self._config.cache_days * 86_400
         rows = _queries.rows(txn, keys.table(slot, keys.QUEUE))
         return [raw for raw, value in rows if seconds_of_id(int.from_bytes(value, "big")) < oldest]
+
+
+def _has_expired(txn: lmdb.Transaction, slot: int, now: int) -> bool:
+    first = next((raw for raw, _ in _queries.rows(txn, keys.expiries(slot))), None)
+    return first is not None and keys.due_of(first) <= now

@@ -339,7 +339,9 @@ async def status(call: Call, body: StatusBody) -> list[ChannelStatus]:
     """Return the last message of channels."""
     if not body.channels:
         return []
-    rows = [(each, call.broker.catalog.channel(ChannelKey(each.channel_id, each.channel_type))) for each in body.channels]
+    rows = [
+        (each, call.broker.catalog.channel(ChannelKey(each.channel_id, each.channel_type))) for each in body.channels
+    ]
     return [
         ChannelStatus(
             channel_id=each.channel_id,

@@ -359,7 +359,9 @@ def _names(key: ChannelKey, body: ChunkBody | StreamEndBody) -> bool:
 
 
 def _is_over(state: StreamState) -> bool:
-    return state.stream.is_finished or any(lane.key == _MAIN and lane.status not in ("", "open") for lane in state.lanes)
+    return state.stream.is_finished or any(
+        lane.key == _MAIN and lane.status not in ("", "open") for lane in state.lanes
+    )
 
 
 async def chunk(call: Call, body: ChunkBody) -> ChunkAnswer:
