@@ -64,7 +64,9 @@ class Streams:
         self._config = config
         self._clock_s = clock_s
         self._known: cachetools.LRUCache[str, ChannelKey] = cachetools.LRUCache(config.max_streams)
-        self._open: dict[tuple[ChannelKey, str], float] = {}
+        self._open = dict.fromkeys(store.read(open_streams), clock_s())
+        for channel, client_msg_no in self._open:
+            self.remember(channel, client_msg_no)
         self._log = structlog.get_logger("streams")
 
     def remember(self, channel: ChannelKey, client_msg_no: str) -> None:
@@ -110,11 +112,10 @@ class Streams:
     async def _tell(self, draft: EventDraft, receipt: EventReceipt, payload: Any) -> None:
         channel = draft.channel
         try:
-            uids = await self._channels.recipients(channel)
+            is_private = draft.visibility == PRIVATE
+            uids = frozenset({receipt.from_uid}) if is_private else await self._channels.recipients(channel)
         except BackendError:
             return  # logged by the hook; the event is stored and found by whoever reads
-        if draft.visibility == PRIVATE:
-            uids = uids & {receipt.from_uid}
         events: dict[str, Event] = {}  # the same one for all, except in channels whose two ends see each other
         told = 0
         for uid in tuple(self._presence.online_among(uids)):
@@ -172,9 +173,6 @@ class Streams:
 
     async def run(self) -> None:
         """End the lanes of streams whose writer has said nothing for `streamCache.chunkInactivityTimeout`."""
-        for channel, client_msg_no in self._store.read(open_streams):
-            self._open.setdefault((channel, client_msg_no), self._clock_s())
-            self.remember(channel, client_msg_no)
         while True:
             await trio.sleep(self._config.cleanup_interval)
             await self.end_silent()

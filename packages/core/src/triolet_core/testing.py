@@ -1,5 +1,6 @@
 """Tools for the tests of plugins and of triolet itself."""
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -85,7 +86,7 @@ class SlowStepGuard(trio.abc.Instrument):
     def __init__(self, limit_s: float = 0.05) -> None:
         self.limit_s = limit_s
         self.slow: list[tuple[str, float]] = []
-        self._since = 0.0
+        self._since = math.inf  # until a step begins under it
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Note when the step began."""
