@@ -13,9 +13,9 @@ from triolet_core._search import text_of as text_of
 from triolet_core._server import Server as Server
 from triolet_core._server import load_config as load_config
 from triolet_core._server import open_server as open_server
-from triolet_core._streams import EventDraft as EventDraft
-from triolet_core._streams import EventReceipt as EventReceipt
-from triolet_core._streams import StreamState as StreamState
+from triolet_core._stream_events import EventDraft as EventDraft
+from triolet_core._stream_events import EventReceipt as EventReceipt
+from triolet_core._stream_events import StreamState as StreamState
 from triolet_core.config import ServerConfig as ServerConfig
 from triolet_core.errors import BackendError as BackendError
 from triolet_core.errors import ChannelMismatch as ChannelMismatch

@@ -16,12 +16,13 @@ from triolet_core._commands import Commands
 from triolet_core._commits import CommitLog
 from triolet_core._conversations import Conversations
 from triolet_core._delivery import Delivery, Lanes
-from triolet_core._messages import Messages, SendBatch
+from triolet_core._messages import Messages
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
 from triolet_core._retention import Retention
 from triolet_core._revisions import Revisions
 from triolet_core._search import Search
+from triolet_core._send_batch import SendBatch
 from triolet_core._streams import Streams
 from triolet_core._users import Users
 from triolet_core.compat import Compat
@@ -129,7 +130,8 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         channels = Channels(store, hooks, cache_count=config.channel.cache_count)
         lanes = Lanes(presence, channels, hooks, only_masters_are_online=config.auth.token_auth_on)
         commits = CommitLog(store)
-        after_commit.connect(lanes, commits)
+        streams = Streams(store, channels, presence, config.stream, clock_s)
+        after_commit.connect(lanes, commits, streams)
         messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
         conversations = Conversations(store, compat, config.conversation)
         broker = Broker(
@@ -147,10 +149,12 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
             ),
             messages=messages,
             conversations=conversations,
-            commands=Commands(store),
-            streams=Streams(store, channels, presence, config.stream, clock_s),
+            commands=Commands(store, messages.is_alive),
+            streams=streams,
             revisions=Revisions(store, messages),
-            retention=Retention(store, config.retention, clock_s),
+            retention=Retention(
+                store, config.retention, tmp_suffix=config.channel.tmp_suffix, forget=channels.forget, clock_s=clock_s
+            ),
             search=Search(store, messages.is_alive),
             catalog=Catalog(store, conversations),
             bindings=Bindings(store),
@@ -174,21 +178,26 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
 
 
 class _AfterCommit:
-    """What follows a commit: the commit log's readers wake, the messages go to their lanes."""
+    """What follows a commit: the commit log's readers wake, streams are known, messages go to their lanes."""
 
     def __init__(self) -> None:
         self._lanes: Lanes | None = None
         self._commits: CommitLog | None = None
+        self._streams: Streams | None = None
 
-    def connect(self, lanes: Lanes, commits: CommitLog) -> None:
+    def connect(self, lanes: Lanes, commits: CommitLog, streams: Streams) -> None:
         self._lanes = lanes
         self._commits = commits
+        self._streams = streams
 
     async def __call__(self, batch: Sequence[Work]) -> None:
         deliveries: list[Delivery] = []
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
+                if self._streams is not None:
+                    for channel, client_msg_no in work.streams:
+                        self._streams.remember(channel, client_msg_no)
         if deliveries and self._lanes is not None and self._commits is not None:
             self._commits.announce()
             await self._lanes.hand_over(deliveries)

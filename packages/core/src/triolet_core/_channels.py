@@ -127,7 +127,7 @@ class Channels:
 
     async def members_and_guests(self, key: ChannelKey) -> frozenset[str]:
         """Return who belongs to a channel, temporary members included; a topic without own members has its parent's."""
-        key = plain_channel(key)
+        key = _listed_channel(key)
         members = (await self.facts(key)).members
         if key.type == ChannelType.COMMUNITY_TOPIC and not members:
             members = (await self.facts(parent_of(key))).members
@@ -136,7 +136,7 @@ class Channels:
 
     async def recipients(self, key: ChannelKey) -> frozenset[str]:
         """Return the uids that a message of a channel goes to (semantics.md, section 1.1)."""
-        plain = plain_channel(key)
+        plain = _listed_channel(key)
         if plain.type in (ChannelType.PERSON, ChannelType.AGENT):
             return frozenset(ends_of(plain))
         uids = await self.members_and_guests(plain)
@@ -359,6 +359,11 @@ class Channels:
             self._cached_system -= frozenset(add) | frozenset(remove)
 
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
+
+
+def _listed_channel(key: ChannelKey) -> ChannelKey:
+    """Return whose lists a channel has: a companion the original's, a temporary channel always its own."""
+    return key if key.type == ChannelType.TEMP else plain_channel(key)
 
 
 def parent_of(key: ChannelKey) -> ChannelKey:

@@ -84,13 +84,19 @@ class Users:
 
         Returns BAN or DISBAND, with nothing changed, if the user's person channel is.
         """
-        reason = await self._store.writer.change(lambda sealer: _set_token(sealer, uid, flag, level, token))
-        if reason != ReasonCode.SUCCESS:
-            return reason
-        if level == DeviceLevel.MASTER or self._kicks_whatever_the_level:
-            reason = ReasonCode.UNKNOWN if self._kicks_whatever_the_level else ReasonCode.CONNECT_KICK
-            self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
-        return ReasonCode.SUCCESS
+        whatever = self._kicks_whatever_the_level
+        reasons: list[ReasonCode] = []
+
+        def function(sealer: Sealer) -> ReasonCode:
+            reasons.append(_set_token(sealer, uid, flag, level, token))
+            return reasons[-1]
+
+        def after() -> None:
+            if reasons[-1] == ReasonCode.SUCCESS and (level == DeviceLevel.MASTER or whatever):
+                reason = ReasonCode.UNKNOWN if whatever else ReasonCode.CONNECT_KICK
+                self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
+
+        return await self._store.writer.change(function, after=after)
 
     async def quit_device(self, uid: str, flag: int) -> None:
         """Clear the token of a device flag (-1: app, web and pc) and kick its connections."""

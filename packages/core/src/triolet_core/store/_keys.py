@@ -16,7 +16,7 @@ What belongs to this node alone and not to a slot has the slot number 0xFFFF.
 | STREAM | channel number, digest of the client_msg_no | stream record |
 | LANE | the same, digest of the event key | lane record |
 | STREAM_EVENT | as STREAM, number of the event | event record |
-| EVENT_ID | as STREAM, digest of the event id | number of the event |
+| EVENT_ID | as STREAM, digest of the event id | number of the event, status of its lane |
 | OPEN_STREAM | digest of channel and client_msg_no | type, channel id, client_msg_no |
 | DEVICE | packed uid, flag | device record |
 | BINDING | packed uid | plugin binding record |

@@ -59,6 +59,19 @@ def messages_from(txn: lmdb.Transaction, key: ChannelKey, first: int) -> Iterato
             yield records.decode_message(value, key, keys.seq_of(raw))
 
 
+def seqs_between(txn: lmdb.Transaction, key: ChannelKey, first: int, last: int) -> Iterator[int]:
+    """Yield the sequence numbers from `first` to `last` that a channel has messages with."""
+    record = channel_record(txn, key)
+    if record is None:
+        return
+    slot = slot_of(key.id)
+    prefix = keys.numbered(slot, keys.MESSAGE, record.number)
+    for raw, _ in rows(txn, prefix, keys.message(slot, record.number, first)):
+        if keys.seq_of(raw) > last:
+            return
+        yield keys.seq_of(raw)
+
+
 def raw_messages_back(txn: lmdb.Transaction, key: ChannelKey, last: int) -> Iterator[tuple[int, bytes]]:
     """Yield (seq, record) of a channel with seq <= `last`, falling."""
     record = channel_record(txn, key)
@@ -193,9 +206,9 @@ def rows(txn: lmdb.Transaction, prefix: bytes, start: bytes | None = None) -> It
                 yield raw, value
 
 
-def queue(txn: lmdb.Transaction, uid: str) -> Iterator[tuple[int, int]]:
-    """Yield (place, message id) of the commands that wait for a uid, the oldest first."""
-    for raw, value in rows(txn, keys.queue(uid)):
+def queue(txn: lmdb.Transaction, uid: str, first: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield (place, message id) of the commands that wait for a uid from place `first` on, the oldest first."""
+    for raw, value in rows(txn, keys.queue(uid), keys.queued(uid, first)):
         yield int.from_bytes(raw[-8:], "big"), int.from_bytes(value, "big")
 
 
@@ -220,9 +233,30 @@ def first_seq(txn: lmdb.Transaction, slot: int, number: int) -> int:
     return next((keys.seq_of(raw) for raw, _ in rows(txn, prefix)), 0)
 
 
+def lowest_of_newest(txn: lmdb.Transaction, slot: int, number: int, most: int) -> int:
+    """Return the sequence number of the oldest of the newest `most` messages of a channel, 0 if it has no more."""
+    first, last = first_seq(txn, slot, number), last_seq(txn, slot, number)
+    if not first or last - first < most:
+        return 0
+    prefix = keys.numbered(slot, keys.MESSAGE, number)
+    with txn.cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(keys.after(prefix)) else cursor.last()
+        seq = 0
+        while found and most and cursor.key().startswith(prefix):
+            seq = keys.seq_of(cursor.key())
+            most -= 1
+            found = cursor.prev()
+    return seq
+
+
 def count(txn: lmdb.Transaction, prefix: bytes) -> int:
     """Count the rows whose keys begin with `prefix`."""
     return sum(1 for _ in rows(txn, prefix))
+
+
+def has_rows(txn: lmdb.Transaction, prefix: bytes) -> bool:
+    """Whether there is a row whose key begins with `prefix`."""
+    return next(rows(txn, prefix), None) is not None
 
 
 def meta(txn: lmdb.Transaction, name: str) -> bytes | None:

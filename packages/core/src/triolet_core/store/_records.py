@@ -208,6 +208,7 @@ class StreamRecord:
     is_finished: bool = False
     active: int = 0
     """Second of the last event."""
+    open_lanes: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import lmdb
 
-from triolet_core.model import STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
+from triolet_core.model import REVISED, STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
 
@@ -76,6 +76,15 @@ class DeleteMessages:
     number: int
     seqs: tuple[int, ...]
     last_seq: int
+
+
+@attrs.frozen
+class DropChannel:
+    """Forget a channel that has no messages and whose id never comes again; its number is not given again."""
+
+    slot: int
+    key: ChannelKey
+    number: int
 
 
 @attrs.define(eq=False)
@@ -158,6 +167,7 @@ Operation = (
     | ChangeList
     | WipeChannel
     | DeleteMessages
+    | DropChannel
     | ReviseMessage
     | PutRows
     | PutDevice
@@ -236,12 +246,27 @@ def _delete_messages(txn: lmdb.Transaction, op: DeleteMessages) -> None:
             continue
         _drop_references(txn, op.slot, record)
         txn.delete(key)
-        txn.delete(keys.revision(op.slot, op.number, seq))
-        message = records.decode_message(record, ChannelKey("", 0), seq)
-        if message.marks & STREAMED:
-            for table in _STREAM_TABLES:
-                delete_range(txn, keys.streamed(op.slot, table, op.number, message.client_msg_no))
+        _, marks = records.sender_and_flags(record)
+        if marks & REVISED:
+            txn.delete(keys.revision(op.slot, op.number, seq))
+        if marks & STREAMED:
+            _drop_stream(txn, op, records.decode_message(record, ChannelKey("", 0), seq))
     txn.put(keys.numbered(op.slot, keys.FLOOR, op.number), op.last_seq.to_bytes(8, "big"))
+
+
+def _drop_stream(txn: lmdb.Transaction, op: DeleteMessages, message: Message) -> None:
+    """Delete the stream of a message, unless a newer message with the same number has taken it over."""
+    prefixes = [keys.streamed(op.slot, table, op.number, message.client_msg_no) for table in _STREAM_TABLES]
+    head = txn.get(prefixes[0])
+    if head is not None and records.decode_stream(head).message_id == message.message_id:
+        for prefix in prefixes:
+            delete_range(txn, prefix)
+
+
+def _drop_channel(txn: lmdb.Transaction, op: DropChannel) -> None:
+    for table in (*_TABLES_OF_CHANNEL, keys.FLOOR, keys.NAME):
+        delete_range(txn, keys.numbered(op.slot, table, op.number))
+    txn.delete(keys.channel(op.key))
 
 
 def _revise_message(txn: lmdb.Transaction, op: ReviseMessage) -> None:
@@ -302,6 +327,7 @@ _APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
     ChangeList: _change_list,
     WipeChannel: _wipe_channel,
     DeleteMessages: _delete_messages,
+    DropChannel: _drop_channel,
     ReviseMessage: _revise_message,
     PutRows: _put_rows,
     PutDevice: _put_device,
