@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -53,6 +54,8 @@ class Broker:
     started_at: float
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
+    services: dict[str, Any] = attrs.Factory(dict)
+    """What plugins offer each other, by name; each documents its own."""
     _store: Store
     _lanes: Lanes
 
@@ -106,6 +109,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
                 store,
                 channels,
                 presence,
+                hooks,
                 config.auth,
                 kicks_whatever_the_level=compat.kicks_whatever_the_level,
             ),
