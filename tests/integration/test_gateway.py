@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import triolet_gateway
 from tests.wkclient import Client, client
@@ -351,3 +352,15 @@ async def test_a_hundred_logins_one_after_the_other_are_all_answered(tmp_path: P
         for n in range(100):
             async with client(server) as guest:
                 assert await guest.connect(f"u{n}") == 1
+
+
+@pytest.mark.timeout(20)
+async def test_a_stop_ends_as_soon_as_everything_is_delivered(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """It waits for what is submitted, and not for `shutdown.timeout`: the clock stands still here."""
+    done: list[Any] = []
+    async with server_in(tmp_path) as server:
+        drafts = [Draft(channel_id="bob", channel_type=1, payload=b"x") for _ in range(100)]
+        await server.broker.messages.submit(Device(uid="ann"), drafts, done.extend)
+    assert [receipt.reason for receipt in done] == [1] * 100
