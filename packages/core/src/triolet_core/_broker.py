@@ -55,7 +55,7 @@ class Broker:
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
     services: dict[str, Any] = attrs.Factory(dict)
-    """What plugins offer each other, by name; each documents its own."""
+    """What plugins offer to others, by the plugin's name; its methods are in the plugin's documentation."""
     _store: Store
     _lanes: Lanes
 

@@ -85,8 +85,9 @@ class Ask(Generic[Q, A]):
         answer: Callable[[Q], Awaitable[A | None]],
         *,
         order: int = 0,
-        deadline_s: float | None = None,
         on_failure: Callable[[Q], A | None] | None,
+        deadline_s: float | None = None,
+        in_flight: int | None = None,
     ) -> Iterator[None]:
         """Register a responder for the length of the block.
 
@@ -95,12 +96,13 @@ class Ask(Generic[Q, A]):
             answer: Asked with the question; None passes it on. What it raises is a failure and is logged, except
                 `BackendError`: that is a failure of which it has told the log itself.
             order: Lower is asked earlier; equal ones by name.
-            deadline_s: Longest wait for an answer, in place of the question's own limit.
             on_failure: What a late or failed answer counts as; it may raise `BackendError` to the asker, which is
                 what None does.
+            deadline_s: Longest wait for the answer, the wait for its turn included; None is the question's.
+            in_flight: Most questions it works on at once; None is the question's.
         """
-        deadline_s = self.deadline_s if deadline_s is None else deadline_s
-        entry = _Responder(name, answer, order, trio.CapacityLimiter(self._in_flight), deadline_s, on_failure)
+        limiter = trio.CapacityLimiter(in_flight or self._in_flight)
+        entry = _Responder(name, answer, order, limiter, deadline_s or self.deadline_s, on_failure)
         self._responders.append(entry)
         self._responders.sort(key=lambda each: (each.order, each.name))
         try:
