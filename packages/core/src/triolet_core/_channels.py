@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 import cachetools
 import lmdb
+import trio
 
 from triolet_core._facts import Facts as Facts
 from triolet_core._facts import KnownFacts
@@ -41,6 +42,7 @@ class Channels:
         self._hooks = hooks
         self.known = KnownFacts(store, hooks, cache_count=cache_count)
         self._followed: cachetools.LRUCache[ChannelKey, frozenset[str]] = cachetools.LRUCache(cache_count)
+        self._following: dict[ChannelKey, trio.Event] = {}
         self._temp: dict[ChannelKey, dict[str, int]] = {}
         self._system: frozenset[str] | None = None
         self._system_failure: BackendError | None = None
@@ -67,19 +69,34 @@ class Channels:
         """Give those whom a data source names as members the positions that added members get, and take them back.
 
         Waits for the commit, so it is called before a message is queued and never by its delivery, which the writer
-        may be waiting for. Who left is only known of those who were members since the start.
+        may be waiting for. One task does it per channel, the others wait for it. Who left is only known of those who
+        were members since the start.
         """
+        while facts.has_new_members:
+            under_way = self._following.get(key)
+            if under_way is not None:
+                await under_way.wait()
+                continue
+            done = self._following[key] = trio.Event()
+            try:
+                if self.known.cached(key) is facts:  # else newer ones are, or will be, followed
+                    await self._follow(key, facts.members)
+                facts.has_new_members = False
+            finally:
+                del self._following[key]
+                done.set()
+
+    async def _follow(self, key: ChannelKey, members: frozenset[str]) -> None:
         before = self._followed.get(key, frozenset())
-        if facts.members != before and key.type not in WITHOUT_RECENTS:
-            added = facts.members - before
-            new = await self._store.read_long(lambda txn: _without_position(txn, key, added))
-            for start in range(0, len(new), _OPENED_AT_ONCE):
-                await self._open_positions(key, new[start : start + _OPENED_AT_ONCE])
-            gone = tuple(before - facts.members)
-            if gone:
-                await self._store.writer.change(lambda sealer: _drop_positions(sealer, key, gone))
-            self._followed[key] = facts.members
-        facts.has_new_members = False
+        if members == before or key.type in WITHOUT_RECENTS:
+            return
+        new = await self._store.read_long(lambda txn: _without_position(txn, key, members - before))
+        for start in range(0, len(new), _OPENED_AT_ONCE):
+            await self._open_positions(key, new[start : start + _OPENED_AT_ONCE])
+        gone = tuple(before - members)
+        if gone:
+            await self._store.writer.change(lambda sealer: _drop_positions(sealer, key, gone))
+        self._followed[key] = members
 
     async def _open_positions(self, key: ChannelKey, uids: Sequence[str]) -> None:
         await self._store.writer.change(lambda sealer: _open_positions(sealer, key, uids))

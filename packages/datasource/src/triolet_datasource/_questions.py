@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from triolet_core import ChannelInfo, UserInfo
+from triolet_core.model import MAX_ID_BYTES
 
 
 class Kind(enum.Enum):
@@ -95,7 +96,7 @@ def decode_answer(question: Question, body: bytes) -> Answer:
         BadAnswer: It is no JSON, or of the wrong type.
     """
     try:
-        value = json.loads(body)
+        value = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise BadAnswer("the answer is no JSON") from None
     match question.kind:
@@ -109,12 +110,26 @@ def decode_answer(question: Question, body: bytes) -> Answer:
             return _uids(value)
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _uids(value: Any) -> tuple[str, ...]:
+    """Return the uids; those that nobody can have are left out, so that one of them does not close a channel."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(uid, str) for uid in value):
         raise BadAnswer("the answer is no list of texts")
-    return tuple(value)
+    return tuple(uid for uid in value if _is_possible(uid))
+
+
+def _is_possible(uid: str) -> bool:
+    return uid != "" and "\0" not in uid and _is_unicode(uid) and len(uid.encode()) <= MAX_ID_BYTES
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: JSON can name halves of a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _flags(value: Any) -> GivenInfo | None:
@@ -180,11 +195,14 @@ def _flag(record: dict[str, Any], name: str) -> bool | None:
 
 def _text(record: dict[str, Any], name: str) -> str | None:
     value = record.get(name)
-    if value is not None and not isinstance(value, str):
+    if value is not None and not (isinstance(value, str) and _is_unicode(value)):
         raise BadAnswer(f"{name} is no text")
     return value
 
 
 def _json(record: dict[str, Any], name: str) -> str | None:
     value = record.get(name)
-    return None if value is None else json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return None
+    text = json.dumps(value, ensure_ascii=False)
+    return text if _is_unicode(text) else json.dumps(value)
