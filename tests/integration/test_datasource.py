@@ -1,8 +1,11 @@
 """A data source on loopback, and what senders see of its answers. Time is virtual: it moves when a test says so."""
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -22,6 +25,7 @@ from triolet_gateway import GatewayConfig
 
 ANN, BOB, BOT = (Device(uid=uid) for uid in ("ann", "bob", "bot"))
 TEAM = ChannelKey("team", 2)
+ROOT = Path(__file__).parents[2]
 TIMEOUT_S, TTL_S, PAUSE_S = 5, 60, 5
 
 Reply = Callable[["Asked", trio.abc.Stream], Awaitable[None]]
@@ -743,3 +747,39 @@ async def test_nothing_is_asked_that_is_not_switched_on(tmp_path: Path, mock_clo
         assert await server.broker.users.info("ann") is None
         assert await send(server) == ReasonCode.SUCCESS
         assert not [each for each in business.asked if "info" in each.what.lower()]
+
+
+# --- the example
+
+
+async def test_the_example_answers_everything(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
+    """examples/datasource: what its README promises."""
+    async with open_example() as example:
+        settings = {"channel_info_on": True, "user_info_on": True}
+        async with open_both(tmp_path, business=example, **settings) as (server, _):
+            carl, eve, helpdesk = (Device(uid=uid) for uid in ("carl", "eve", "helpdesk"))
+            assert [await send(server, each) for each in (ANN, BOB, carl, eve, helpdesk)] == [1, 1, 1, 3, 1]
+            assert [await send(server, each, to="news") for each in (ANN, BOB, helpdesk)] == [1, 13, 1]
+            assert [await send(server, each, to="bob", kind=1) for each in (ANN, carl, helpdesk)] == [1, 4, 1]
+            assert await send(server, to="nowhere") == ReasonCode.SUBSCRIBER_NOT_EXIST
+            info = await server.broker.users.info("ann")
+            assert info is not None
+            assert (info.name, info.remark) == ("Ann", "team lead")
+            assert await server.broker.users.info("nobody") is None
+
+
+@asynccontextmanager
+async def open_example() -> AsyncIterator[Business]:
+    """Run the example as a reader would; it prints where it listens."""
+    command = [sys.executable, str(ROOT / "examples" / "datasource" / "source.py"), "127.0.0.1:0"]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE, check=False))
+        example = Business()
+        async with process.stdout:
+            printed = b""
+            while not printed.endswith(b"\n"):
+                printed += await process.stdout.receive_some()
+            example.url = printed.decode().strip()
+            yield example
+            process.terminate()
+            await process.wait()
