@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Protocol, TypeVar
 
 import attrs
 
 from triolet_core import ChannelInfo, ChannelKey, UserInfo
 from triolet_core.compat import Profile
+from triolet_core.hooks import Ask
 from triolet_core.plugin import PluginContext
 from triolet_datasource._config import DatasourceConfig
 from triolet_datasource._questions import SYSTEM_UIDS, Answer, GivenInfo, Kind, Question
@@ -14,6 +16,26 @@ from triolet_datasource._source import NAME, Source
 
 _ASK_GRACE_S = 1.0
 """How much longer core waits than a request may take: if that is not enough it is this plugin that hangs."""
+_ASKERS = 4096
+"""Most senders that wait for the answers to one question of core; they share requests, which are bounded themselves."""
+
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+Q_contra = TypeVar("Q_contra", contravariant=True)
+A_co = TypeVar("A_co", covariant=True)
+
+
+class _Responder(Protocol[Q_contra, A_co]):
+    """Answers one question of core."""
+
+    async def answer(self, question: Q_contra, /) -> A_co | None:
+        """Ask the data source."""
+        ...
+
+    def fall_back(self, question: Q_contra, /) -> A_co | None:
+        """Return what counts when that failed."""
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -99,29 +121,22 @@ def _user(answer: Answer) -> UserInfo | None:
 def answer_core(context: PluginContext[DatasourceConfig], source: Source) -> Iterator[None]:
     """Answer core's questions for the length of the block."""
     config, hooks = context.config, context.hooks
-    deadline_s = config.timeout + _ASK_GRACE_S
     with ExitStack() as stack:
-        for ask, kind, on_failure in (
-            (hooks.subscribers, Kind.SUBSCRIBERS, config.on_failure_subscribers),
-            (hooks.denylist, Kind.DENYLIST, config.on_failure_denylist),
-            (hooks.allowlist, Kind.ALLOWLIST, config.on_failure_allowlist),
-        ):
-            lists = _Lists(source, kind, on_failure)
-            stack.enter_context(ask.responder(NAME, lists.answer, deadline_s=deadline_s, on_failure=lists.fall_back))
-        system = _SystemUids(source, config.on_failure_system_uids)
-        stack.enter_context(
-            hooks.system_uids.responder(NAME, system.answer, deadline_s=deadline_s, on_failure=system.fall_back)
-        )
+
+        def answer(ask: Ask[Q, A], by: _Responder[Q, A]) -> None:
+            deadline_s = config.timeout + _ASK_GRACE_S
+            stack.enter_context(
+                ask.responder(NAME, by.answer, on_failure=by.fall_back, deadline_s=deadline_s, in_flight=_ASKERS)
+            )
+
+        answer(hooks.subscribers, _Lists(source, Kind.SUBSCRIBERS, config.on_failure_subscribers))
+        answer(hooks.denylist, _Lists(source, Kind.DENYLIST, config.on_failure_denylist))
+        answer(hooks.allowlist, _Lists(source, Kind.ALLOWLIST, config.on_failure_allowlist))
+        answer(hooks.system_uids, _SystemUids(source, config.on_failure_system_uids))
         if config.channel_info_on:
-            infos = _ChannelInfos(context, source, _channel_info_kind(context))
-            stack.enter_context(
-                hooks.channel_info.responder(NAME, infos.answer, deadline_s=deadline_s, on_failure=infos.fall_back)
-            )
+            answer(hooks.channel_info, _ChannelInfos(context, source, _channel_info_kind(context)))
         if config.user_info_on:
-            users = _UserInfos(source)
-            stack.enter_context(
-                hooks.user_info.responder(NAME, users.answer, deadline_s=deadline_s, on_failure=users.fall_back)
-            )
+            answer(hooks.user_info, _UserInfos(source))
         yield
 
 

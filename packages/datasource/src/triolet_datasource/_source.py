@@ -21,7 +21,7 @@ from triolet_datasource._breaker import Breaker, State
 from triolet_datasource._cache import Answers, Kept, Timetable
 from triolet_datasource._client import AskFailed, Client
 from triolet_datasource._config import DatasourceConfig
-from triolet_datasource._questions import ABOUT_CHANNELS, Answer, Kind, Question
+from triolet_datasource._questions import ABOUT_CHANNELS, SYSTEM_UIDS, Answer, Kind, Question
 
 NAME = "datasource"
 _CHANNEL_TYPES = range(1, 256)
@@ -64,6 +64,7 @@ class Source:
         self._log = log
         self._flight_nursery = flight_nursery
         self._answers = Answers(most=config.cache_entries, on_evicted=self._forget)
+        self._system_answer: Kept | None = None
         self._flights: dict[Question, _Flight] = {}
         self._breaker = Breaker(failures=config.breaker_failures, pause_s=config.breaker_pause)
         self._too_old: Timetable[Question] = Timetable(config.cache_ttl)
@@ -81,12 +82,11 @@ class Source:
         Raises:
             BackendError: There is none; it has been logged.
         """
-        if self.is_fresh(question):
-            kept = self._answers.get(question)
-            if kept is not None:
-                self._counts.cache_hits_total += 1
-                return kept.answer
-        return await self.ask_anew(question)
+        kept = self._kept(question)
+        if kept is None or kept.fresh_until <= trio.current_time():
+            return await self.ask_anew(question)
+        self._counts.cache_hits_total += 1
+        return kept.answer
 
     async def ask_anew(self, question: Question) -> Answer:
         """Return the answer of the request under way, or of a new one.
@@ -102,12 +102,15 @@ class Source:
 
     def is_fresh(self, question: Question) -> bool:
         """Whether a question has an answer that is not too old."""
-        kept = self._answers.get(question)
+        kept = self._kept(question)
         return kept is not None and trio.current_time() < kept.fresh_until
 
     def has_known(self, question: Question) -> bool:
         """Whether a question has been answered, however long ago."""
-        return self._answers.get(question) is not None
+        return self._kept(question) is not None
+
+    def _kept(self, question: Question) -> Kept | None:
+        return self._system_answer if question == SYSTEM_UIDS else self._answers.get(question)
 
     def _start(self, question: Question) -> _Flight:
         if not self._breaker.admit(trio.current_time()):
@@ -120,34 +123,35 @@ class Source:
 
     async def _fly(self, question: Question, flight: _Flight) -> None:
         self._counts.requests_total += 1
-        is_over = False
         try:
-            answer = await self._client.ask(question)
-            is_over = True
-            self._land(question, flight, answer)
+            self._keep(question, flight, await self._client.ask(question))
+        except trio.Cancelled:
+            self._breaker.abandoned()
+            raise
         except Exception as exc:  # a supervisor: whatever it is, this question has failed and the others go on
-            is_over = True
-            self._crash(question, flight, exc)
+            self._fail(question, flight, exc)
         finally:
-            if not is_over:
-                self._breaker.abandoned()
             if self._flights.get(question) is flight:
                 del self._flights[question]
             flight.done.set()
 
-    def _land(self, question: Question, flight: _Flight, answer: Answer) -> None:
+    def _keep(self, question: Question, flight: _Flight, answer: Answer) -> None:
         flight.answer, flight.failure = answer, None
         if self._breaker.succeeded():
             self._log.info("datasource answers again")
         if self._flights.get(question) is not flight:
             return  # invalidated while it was asked: who waited gets it, nobody else
         now = trio.current_time()
-        self._answers.put(question, Kept(answer, now + self._config.cache_ttl))
+        kept = Kept(answer, now + self._config.cache_ttl)
+        if question == SYSTEM_UIDS:
+            self._system_answer = kept
+            return
+        self._answers.put(question, kept)
         self._too_old.note(question, now)
         self._wake.set()
 
-    def _crash(self, question: Question, flight: _Flight, exc: Exception) -> None:
-        flight.failure = str(exc) if isinstance(exc, AskFailed) else f"a bug: {type(exc).__name__}"
+    def _fail(self, question: Question, flight: _Flight, exc: Exception) -> None:
+        flight.failure = str(exc) if isinstance(exc, AskFailed) else f"unexpected {type(exc).__name__}"
         self._counts.failures_total += 1
         unexpected = None if isinstance(exc, AskFailed) else exc
         self._log.warning("datasource failed", question=question.kind.value, detail=flight.failure, exc_info=unexpected)
@@ -161,7 +165,7 @@ class Source:
         Raises:
             BackendError: The choice is to refuse, or there is no last known answer.
         """
-        kept = self._answers.get(question)
+        kept = self._kept(question)
         if choice == "refuse" or (choice == "last" and kept is None):
             raise BackendError(NAME, f"no answer to {question.kind.value}")
         self._counts.failure_answers_total += 1
@@ -190,6 +194,7 @@ class Source:
 
     def _invalidate_all(self) -> None:
         self._answers.clear()
+        self._system_answer = None
         self._flights.clear()
         self._channels.forget_all()
         self.system_uids_wanted.set()
