@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import triolet_gateway
 from tests.wkclient import Client, client
@@ -416,3 +417,15 @@ async def test_a_connection_is_counted_in_both_directions(tmp_path: Path, kind: 
         assert seen.in_packet_bytes > 3 * 24
         assert seen.out_packet_bytes > 3 * 19
         assert seen.pending_bytes == 0
+
+
+@pytest.mark.timeout(20)
+async def test_a_stop_ends_as_soon_as_everything_is_delivered(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """It waits for what is submitted, and not for `shutdown.timeout`: the clock stands still here."""
+    done: list[Any] = []
+    async with server_in(tmp_path) as server:
+        drafts = [Draft(channel_id="bob", channel_type=1, payload=b"x") for _ in range(100)]
+        await server.broker.messages.submit(Device(uid="ann"), drafts, done.extend)
+    assert [receipt.reason for receipt in done] == [1] * 100

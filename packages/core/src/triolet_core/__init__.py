@@ -55,5 +55,6 @@ from triolet_core.model import ReasonCode as ReasonCode
 from triolet_core.model import Receipt as Receipt
 from triolet_core.model import Revision as Revision
 from triolet_core.model import RevisionKind as RevisionKind
+from triolet_core.model import UserInfo as UserInfo
 from triolet_core.model import channel_key as channel_key
 from triolet_core.model import peer_of as peer_of

@@ -75,7 +75,7 @@ class Broker:
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
     services: dict[str, Any] = attrs.Factory(dict)
-    """What plugins offer to others, by the plugin's name."""
+    """What plugins offer to others, by the plugin's name; its methods are in the plugin's documentation."""
     plugin_phases: Callable[[], dict[str, str]] = dict
     """What each plugin is doing, by name; set by the host."""
     _store: Store
@@ -144,6 +144,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
                 store,
                 channels,
                 presence,
+                hooks,
                 config.auth,
                 kicks_whatever_the_level=compat.kicks_whatever_the_level,
             ),
