@@ -6,6 +6,11 @@ Source of the behaviour: the WuKongIM and LiMaoIM servers, as the project's spec
 from triolet_core._broker import Broker as Broker
 from triolet_core._broker import BrokerStatistics as BrokerStatistics
 from triolet_core._broker import open_broker as open_broker
+from triolet_core._queues import Append as Append
+from triolet_core._queues import DurableQueues as DurableQueues
+from triolet_core._queues import QueueSize as QueueSize
+from triolet_core._queues import Remove as Remove
+from triolet_core._queues import RemoveUpTo as RemoveUpTo
 from triolet_core._server import Server as Server
 from triolet_core._server import load_config as load_config
 from triolet_core._server import open_server as open_server

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -14,6 +15,7 @@ from triolet_core._delivery import Delivery, Lanes
 from triolet_core._messages import Messages, SendBatch
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
+from triolet_core._queues import DurableQueues
 from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
@@ -49,10 +51,13 @@ class Broker:
     messages: Messages
     conversations: Conversations
     commits: CommitLog
+    queues: DurableQueues
     metrics: Metrics
     started_at: float
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
+    services: dict[str, Any] = attrs.Factory(dict)
+    """What plugins offer to others, by the plugin's name; its methods are in the plugin's documentation."""
     _store: Store
     _lanes: Lanes
 
@@ -82,7 +87,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
     """Open the store in `config.node.data_path` and start what works on it; on leaving, flush and close."""
     hooks = Hooks()
     compat = config.compat.choices
-    presence = Presence(compat, hooks.presence_changed)
+    presence = Presence(compat, hooks.presence_changed, only_masters_are_online=config.auth.token_auth_on)
     after_commit = _AfterCommit()
     async with open_store(
         config.node.data_path,
@@ -93,7 +98,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         clock_s=clock_s,
     ) as store:
         channels = Channels(store, hooks, cache_count=config.channel.cache_count)
-        lanes = Lanes(presence, channels, hooks, only_masters_are_online=config.auth.token_auth_on)
+        lanes = Lanes(presence, channels, hooks)
         commits = CommitLog(store)
         after_commit.connect(lanes, commits)
         broker = Broker(
@@ -112,6 +117,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
             messages=Messages(store, channels, hooks, compat, config.message, config.permission, clock_s),
             conversations=Conversations(store, compat, config.conversation),
             commits=commits,
+            queues=DurableQueues(store),
             metrics=Metrics(),
             started_at=clock_s(),
             store=store,

@@ -38,9 +38,12 @@ _TABLES: Mapping[int, tuple[str, Callable[[bytes], object]]] = {
     keys.ALLOWED: ("allowed", _read_uid),
     keys.MESSAGE: ("messages", bytes),  # decoded with their channel, see `_check_entry`
     keys.FLOOR: ("floors", bytes),
+    keys.AUDIENCE: ("audiences", records.decode_audience),
     keys.DEVICE: ("devices", records.decode_device),
     keys.SYSTEM: ("system accounts", _read_uid),
     keys.CONVERSATION: ("conversations", records.decode_position),
+    keys.QUEUE: ("queued", bytes),
+    keys.QUEUE_STATE: ("queues", records.decode_queue_state),
 }
 _TABLES_OF_NODE: Mapping[int, tuple[str, Callable[[bytes], object]]] = {
     keys.META: ("facts", bytes),

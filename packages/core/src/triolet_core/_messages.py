@@ -36,7 +36,7 @@ from triolet_core.session import Session
 from triolet_core.store import Store, _queries
 from triolet_core.store._records import Position
 from triolet_core.store._sealer import Sealer
-from triolet_core.store._tables import put_position
+from triolet_core.store._tables import PutAudience, put_position
 
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
@@ -89,6 +89,9 @@ class SendBatch:
             self.receipts.append(Receipt(ReasonCode.SUCCESS, message.message_id, message.seq))
             if is_new:
                 self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
+                if draft.to_uids:
+                    tail = sealer.tail(channel)
+                    sealer.emit(PutAudience(tail.slot, tail.number, message.seq, draft.to_uids))
                 if message.seq == 1:
                     _open_conversations(sealer, channel, self.sender)
 

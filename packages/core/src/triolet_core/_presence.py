@@ -42,8 +42,11 @@ def kick_for(old: Device, new: Device, *, whatever_the_level: bool) -> Kick | No
 class Presence:
     """The sessions of this node, by uid. A kicked session no longer counts, whatever its socket does."""
 
-    def __init__(self, compat: Compat, changed: Topic[PresenceChange]) -> None:
+    def __init__(
+        self, compat: Compat, changed: Topic[PresenceChange], *, only_masters_are_online: bool = False
+    ) -> None:
         self._compat = compat
+        self._only_masters = only_masters_are_online
         self._changed = changed
         self._by_uid: dict[str, list[Session]] = {}
         self._count = 0
@@ -61,6 +64,13 @@ class Presence:
     def sessions(self, uid: str) -> Sequence[Session]:
         """Return the sessions of a uid; do not keep it."""
         return self._by_uid.get(uid, ())
+
+    def is_reachable(self, uid: str) -> bool:
+        """Whether a device of this uid counts as online for msg.offline: any, or any master (semantics.md, 5.4)."""
+        sessions = self.sessions(uid)
+        if not self._only_masters:
+            return bool(sessions)
+        return any(session.device.level == DeviceLevel.MASTER for session in sessions)
 
     def online_among(self, uids: "frozenset[str] | set[str]") -> Iterable[str]:
         """Return those of `uids` that have a session."""

@@ -58,6 +58,7 @@ class _Responder(Generic[Q, A]):
     answer: Callable[[Q], Awaitable[A | None]]
     order: int
     limiter: trio.CapacityLimiter
+    deadline_s: float
     on_failure: Callable[[Q], A] | None
     asked: int = 0
     failed: int = 0
@@ -85,6 +86,8 @@ class Ask(Generic[Q, A]):
         *,
         order: int = 0,
         on_failure: Callable[[Q], A] | None,
+        deadline_s: float | None = None,
+        in_flight: int | None = None,
     ) -> Iterator[None]:
         """Register a responder for the length of the block.
 
@@ -93,8 +96,11 @@ class Ask(Generic[Q, A]):
             answer: Asked with the question; None passes it on.
             order: Lower is asked earlier; equal ones by name.
             on_failure: What a late or failed answer counts as; None raises `BackendError` to the asker.
+            deadline_s: Longest wait for the answer, the wait for its turn included; None is the question's.
+            in_flight: Most questions it works on at once; None is the question's.
         """
-        entry = _Responder(name, answer, order, trio.CapacityLimiter(self._in_flight), on_failure)
+        limiter = trio.CapacityLimiter(in_flight or self._in_flight)
+        entry = _Responder(name, answer, order, limiter, deadline_s or self.deadline_s, on_failure)
         self._responders.append(entry)
         self._responders.sort(key=lambda each: (each.order, each.name))
         try:
@@ -116,8 +122,8 @@ class Ask(Generic[Q, A]):
 
     async def _ask_one(self, entry: _Responder[Q, A], question: Q) -> A | None:
         entry.asked += 1
-        detail = f"no answer within {self.deadline_s:g} s"
-        with trio.move_on_after(self.deadline_s):
+        detail = f"no answer within {entry.deadline_s:g} s"
+        with trio.move_on_after(entry.deadline_s):
             try:
                 async with entry.limiter:
                     return await entry.answer(question)

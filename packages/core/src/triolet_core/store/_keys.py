@@ -14,6 +14,9 @@ What belongs to this node alone and not to a slot has the slot number 0xFFFF.
 | DEVICE | packed uid, flag | device record |
 | SYSTEM | packed uid (slot 0) | uid |
 | CONVERSATION | packed uid, type, packed id | conversation record |
+| AUDIENCE | channel number, seq | uids that one message goes to, in place of the members |
+| QUEUE | packed name of a queue, number | payload |
+| QUEUE_STATE | packed name of a queue | last number, entries, bytes |
 | META (0xFFFF) | name | text or number |
 | LOG (0xFFFF) | message id | slot, channel number, seq: in commit order, and the index by id |
 | CURSOR (0xFFFF) | consumer | message id it has read up to |
@@ -28,9 +31,10 @@ import struct
 from triolet_core.model import ChannelKey, slot_of
 
 CHANNEL, NAME, COUNTER, MEMBER, DENIED, ALLOWED = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
-MESSAGE, FLOOR = 0x10, 0x11
+MESSAGE, FLOOR, AUDIENCE = 0x10, 0x11, 0x12
 DEVICE, SYSTEM = 0x20, 0x21
 CONVERSATION = 0x30
+QUEUE, QUEUE_STATE = 0x40, 0x41
 
 NODE = 0xFFFF
 META, LOG, CURSOR = 0x01, 0x02, 0x03
@@ -77,6 +81,11 @@ def message(slot: int, number: int, seq: int) -> bytes:
     return _MESSAGE.pack(slot, MESSAGE, number, seq)
 
 
+def audience(slot: int, number: int, seq: int) -> bytes:
+    """Key of the uids that one message goes to."""
+    return _MESSAGE.pack(slot, AUDIENCE, number, seq)
+
+
 def seq_of(key: bytes) -> int:
     """Sequence number in the key of a message."""
     return int.from_bytes(key[7:15], "big")
@@ -110,6 +119,26 @@ def conversations(uid: str) -> bytes:
 def conversation(uid: str, key: ChannelKey) -> bytes:
     """Key of one conversation record."""
     return conversations(uid) + bytes((key.type,)) + pack_id(key.id)
+
+
+def queue(name: str) -> bytes:
+    """Prefix of the entries of a durable queue."""
+    return _PREFIX.pack(slot_of(name), QUEUE) + pack_id(name)
+
+
+def queued(name: str, number: int) -> bytes:
+    """Key of one entry of a durable queue."""
+    return queue(name) + number.to_bytes(8, "big")
+
+
+def number_of_queued(key: bytes) -> int:
+    """Number in the key of an entry of a durable queue."""
+    return int.from_bytes(key[-8:], "big")
+
+
+def queue_state(name: str) -> bytes:
+    """Key of how much a durable queue holds."""
+    return _PREFIX.pack(slot_of(name), QUEUE_STATE) + pack_id(name)
 
 
 def meta(name: str) -> bytes:

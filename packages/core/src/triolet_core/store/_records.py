@@ -5,6 +5,7 @@ everything that is not touched per message is a cbor2 array, to which fields can
 """
 
 import struct
+from collections.abc import Sequence
 
 import attrs
 import cbor2
@@ -16,6 +17,7 @@ FORMAT = 1
 _MESSAGE = struct.Struct(">QIBBIHHH")
 _LOG = struct.Struct(">HIQ")
 _POSITION = struct.Struct(">QQIIB")
+_QUEUE_STATE = struct.Struct(">QQQ")
 
 
 def encode_message(message: Message) -> bytes:
@@ -145,3 +147,33 @@ def decode_position(value: bytes) -> Position:
     read_to, deleted_to, created, updated, kind = _POSITION.unpack_from(value)
     channel = ChannelKey(value[_POSITION.size :].decode(), kind)
     return Position(channel=channel, read_to=read_to, deleted_to=deleted_to, created=created, updated=updated)
+
+
+def encode_audience(uids: Sequence[str]) -> bytes:
+    """Encode the uids that one message goes to."""
+    return cbor2.dumps(list(uids))
+
+
+def decode_audience(value: bytes) -> tuple[str, ...]:
+    """Decode the uids that one message goes to."""
+    return tuple(cbor2.loads(value))
+
+
+@attrs.frozen(kw_only=True)
+class QueueState:
+    """The last number given in a durable queue, and what it holds."""
+
+    last: int = 0
+    count: int = 0
+    size: int = 0
+
+
+def encode_queue_state(state: QueueState) -> bytes:
+    """Encode the state of a durable queue."""
+    return _QUEUE_STATE.pack(state.last, state.count, state.size)
+
+
+def decode_queue_state(value: bytes) -> QueueState:
+    """Decode the state of a durable queue."""
+    last, count, size = _QUEUE_STATE.unpack(value)
+    return QueueState(last=last, count=count, size=size)

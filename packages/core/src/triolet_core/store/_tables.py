@@ -14,6 +14,7 @@ import lmdb
 from triolet_core.model import ChannelInfo, ChannelKey, DeviceToken, Message, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
+from triolet_core.store._queries import queue_state
 
 
 @attrs.define(eq=False)
@@ -23,6 +24,16 @@ class AppendMessages:
     slot: int
     number: int
     messages: Sequence[Message]
+
+
+@attrs.frozen
+class PutAudience:
+    """Note who one message of a channel goes to, in place of the members."""
+
+    slot: int
+    number: int
+    seq: int
+    uids: tuple[str, ...]
 
 
 @attrs.frozen
@@ -120,8 +131,29 @@ class PutCursor:
     message_id: int
 
 
+@attrs.frozen
+class PutQueued:
+    """Add an entry to a durable queue, behind every other."""
+
+    slot: int
+    queue: str
+    number: int
+    payload: bytes
+
+
+@attrs.frozen
+class DropQueued:
+    """Remove the entries `first` to `last` of a durable queue; those that are not there are no error."""
+
+    slot: int
+    queue: str
+    first: int
+    last: int
+
+
 Operation = (
     AppendMessages
+    | PutAudience
     | CreateChannel
     | PutChannelInfo
     | ChangeList
@@ -132,6 +164,8 @@ Operation = (
     | DropPosition
     | PutMeta
     | PutCursor
+    | PutQueued
+    | DropQueued
 )
 
 
@@ -145,6 +179,10 @@ def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
     for message in op.messages:
         put(keys.message(op.slot, op.number, message.seq), records.encode_message(message))
         put(keys.log(message.message_id), records.encode_log(op.slot, op.number, message.seq))
+
+
+def _put_audience(txn: lmdb.Transaction, op: PutAudience) -> None:
+    txn.put(keys.audience(op.slot, op.number, op.seq), records.encode_audience(op.uids))
 
 
 def _create_channel(txn: lmdb.Transaction, op: CreateChannel) -> None:
@@ -175,7 +213,7 @@ def _wipe_channel(txn: lmdb.Transaction, op: WipeChannel) -> None:
             message = records.decode_message(cursor.value(), ChannelKey("", 0), 0)
             txn.delete(keys.log(message.message_id))
             found = cursor.set_range(prefix) if cursor.delete() else False
-    for table in (keys.MEMBER, keys.DENIED, keys.ALLOWED):
+    for table in (keys.MEMBER, keys.DENIED, keys.ALLOWED, keys.AUDIENCE):
         delete_range(txn, keys.numbered(op.slot, table, op.number))
     txn.put(keys.numbered(op.slot, keys.FLOOR, op.number), op.last_seq.to_bytes(8, "big"))
 
@@ -207,6 +245,31 @@ def _put_cursor(txn: lmdb.Transaction, op: PutCursor) -> None:
     txn.put(keys.cursor(op.consumer), op.message_id.to_bytes(8, "big"))
 
 
+def _put_queued(txn: lmdb.Transaction, op: PutQueued) -> None:
+    state = queue_state(txn, op.queue)
+    txn.put(keys.queued(op.queue, op.number), op.payload)
+    _put_queue_state(txn, op.queue, last=op.number, count=state.count + 1, size=state.size + len(op.payload))
+
+
+def _drop_queued(txn: lmdb.Transaction, op: DropQueued) -> None:
+    state = queue_state(txn, op.queue)
+    count, size = state.count, state.size
+    first, behind = keys.queued(op.queue, op.first), keys.queued(op.queue, op.last)
+    with txn.cursor() as cursor:
+        found = cursor.set_range(first)
+        while found and first <= cursor.key() <= behind:
+            count -= 1
+            size -= len(cursor.value())
+            cursor.delete()
+            found = cursor.set_range(first)
+    _put_queue_state(txn, op.queue, last=state.last, count=count, size=size)
+
+
+def _put_queue_state(txn: lmdb.Transaction, queue: str, *, last: int, count: int, size: int) -> None:
+    state = records.QueueState(last=last, count=count, size=size)
+    txn.put(keys.queue_state(queue), records.encode_queue_state(state))
+
+
 def delete_range(txn: lmdb.Transaction, prefix: bytes) -> None:
     """Delete every key that begins with `prefix`."""
     with txn.cursor() as cursor:
@@ -218,6 +281,7 @@ def delete_range(txn: lmdb.Transaction, prefix: bytes) -> None:
 
 _APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
     AppendMessages: _append_messages,
+    PutAudience: _put_audience,
     CreateChannel: _create_channel,
     PutChannelInfo: _put_channel_info,
     ChangeList: _change_list,
@@ -228,6 +292,8 @@ _APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
     DropPosition: _drop_position,
     PutMeta: _put_meta,
     PutCursor: _put_cursor,
+    PutQueued: _put_queued,
+    DropQueued: _drop_queued,
 }
 
 
