@@ -6,8 +6,10 @@ Source of the behaviour: the WuKongIM and LiMaoIM servers, as the project's spec
 from triolet_core._broker import Broker as Broker
 from triolet_core._broker import BrokerStatistics as BrokerStatistics
 from triolet_core._broker import open_broker as open_broker
+from triolet_core._commits import CommitLog as CommitLog
 from triolet_core._queues import Append as Append
 from triolet_core._queues import DurableQueues as DurableQueues
+from triolet_core._queues import Edit as Edit
 from triolet_core._queues import QueueSize as QueueSize
 from triolet_core._queues import Remove as Remove
 from triolet_core._queues import RemoveUpTo as RemoveUpTo

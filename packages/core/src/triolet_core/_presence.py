@@ -96,8 +96,8 @@ class Presence:
         self._count += 1
         self._publish(session, online=True)
 
-    def unregister(self, session: Session) -> None:
-        """Remove a session; calling it again has no effect."""
+    def unregister(self, session: Session, *, logout: bool = False) -> None:
+        """Remove a session; calling it again has no effect. `logout`: its client said that it leaves."""
         uid = session.device.uid
         sessions = self._by_uid.get(uid)
         if sessions is None or session not in sessions:
@@ -106,7 +106,7 @@ class Presence:
         if not sessions:
             del self._by_uid[uid]
         self._count -= 1
-        self._publish(session, online=False)
+        self._publish(session, online=False, logout=logout)
 
     def quit(self, uid: str, flag: int | None, reason: int, text: str, grace_s: float) -> int:
         """Kick the sessions of a uid, of one device flag or all (None). Returns how many."""
@@ -119,7 +119,7 @@ class Presence:
         session.kick(kick.reason, kick.text, notify=kick.notify, grace_s=kick.grace_s)
         self.unregister(session)
 
-    def _publish(self, session: Session, *, online: bool) -> None:
+    def _publish(self, session: Session, *, online: bool, logout: bool = False) -> None:
         if not self._changed.has_subscribers:
             return
         device = session.device
@@ -131,5 +131,6 @@ class Presence:
                 online=online,
                 same_flag=sum(each.device.flag == device.flag for each in sessions),
                 total=len(sessions),
+                logout=logout,
             )
         )

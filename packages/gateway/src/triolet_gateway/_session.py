@@ -179,6 +179,7 @@ class ClientSession:
             case wire.SubReceived():
                 self._on_sub(event.sub)
             case wire.DisconnectReceived():
+                self.gateway.broker.presence.unregister(self, logout=True)
                 self.end()
             case _:
                 self.gateway.log.debug("event without effect", connection_id=self.connection_id)
