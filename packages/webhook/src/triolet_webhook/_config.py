@@ -31,7 +31,8 @@ class WebhookConfig:
     allow_link_local: bool = setting(default=False, doc="allow receivers at link-local and metadata addresses")
     connect_timeout: Seconds = setting(Seconds(5), gt=0, doc="longest wait for a connection")
     timeout: Seconds = setting(Seconds(10), gt=0, doc="longest call, the connection and the answer included")
-    retry_longest: Seconds = setting(Seconds(60), ge=1, doc="longest pause between two attempts")
+    retry_first: Seconds = setting(Seconds(1), gt=0, doc="first pause between two attempts; each next one doubles")
+    retry_longest: Seconds = setting(Seconds(60), gt=0, doc="longest pause between two attempts")
     max_push_bytes: Bytes = setting(Bytes(4 << 20), gt=0, doc="payload bytes in one push; a longer message goes alone")
     max_answer_bytes: Bytes = setting(Bytes(2 << 20), gt=0, doc="longest answer that is read")
     backlog_bytes: Bytes = setting(

@@ -10,8 +10,8 @@ from structlog.typing import FilteringBoundLogger
 
 from triolet_webhook._receiver import DeliveryFailed, Parcel, Receiver
 
-FIRST_PAUSE_S = 1.0
-"""Pauses double from here to `webhook.retryLongest`; the reference waits one second each time."""
+MOST_DOUBLINGS = 30
+"""So that no number grows without end; the pause is at its longest long before."""
 
 
 class Outcome(enum.Enum):
@@ -55,6 +55,7 @@ class Courier:
     receiver: Receiver
     attempts: int
     """Most attempts; 0: no limit."""
+    first_pause_s: float
     longest_pause_s: float
     stopping: trio.Event
     log: FilteringBoundLogger
@@ -85,7 +86,9 @@ class Courier:
 
     async def _pause(self, attempt: int, reason: str) -> None:
         """Wait longer each time, half to the whole of it by chance; the stop of the server ends the wait."""
-        pause_s = min(self.longest_pause_s, FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 30)) * self.dice.uniform(0.5, 1.0)
+        pause_s = min(
+            self.longest_pause_s, self.first_pause_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS)
+        ) * self.dice.uniform(0.5, 1.0)
         self.log.warning("push failed", attempt=attempt, reason=reason, delay_s=round(pause_s, 2))
         with trio.move_on_after(pause_s):
             await self.stopping.wait()

@@ -7,7 +7,7 @@ thread behind until its deadline, or until the channel closes.
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import grpc
@@ -25,7 +25,8 @@ THREADS = 20
 METHOD = "/wkhook.WebhookService/SendWebhook"
 KEY = "webhook.grpcAddr"
 
-_Call = grpc.UnaryUnaryMultiCallable[wkhook.EventReq, wkhook.EventResp]
+if TYPE_CHECKING:  # generic in its stubs only
+    _Call = grpc.UnaryUnaryMultiCallable[wkhook.EventReq, wkhook.EventResp]
 
 
 @attrs.define(eq=False)
@@ -39,7 +40,7 @@ class GrpcReceiver:
     _limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(THREADS))
     _target: str = ""
     _channel: grpc.Channel | None = None
-    _call: _Call | None = None
+    _call: "_Call | None" = None
     form: str = "grpc"
 
     @classmethod
@@ -78,7 +79,7 @@ class GrpcReceiver:
         if answer.status != wkhook.EventStatus.Success:
             raise DeliveryFailed("the receiver answered Error")
 
-    async def _open_call(self) -> _Call:
+    async def _open_call(self) -> "_Call":
         """Return the method of a channel to the first address of the receiver; a new one if that has changed."""
         address = (await self._guard.addresses())[0]
         target = f"ipv6:[{address}]:{self._guard.port}" if ":" in address else f"ipv4:{address}:{self._guard.port}"

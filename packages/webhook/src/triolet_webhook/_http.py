@@ -147,12 +147,17 @@ class HttpReceiver:
             return await self._read(response, needs_answer=needs_answer)
 
     async def _read(self, response: httpx.Response, *, needs_answer: bool) -> bytes:
-        """Read the body. What nobody needs is read so that the connection can be kept, and cut off if it is long."""
+        """Read the body. What nobody needs is read so that the connection can be kept, and cut off if it is long.
+
+        It is cut off by cancelling the read, so that the generators below end by themselves; dropped half-way they
+        would be left to the garbage collector.
+        """
         answer = bytearray()
-        async for chunk in response.aiter_raw():
-            answer += chunk
-            if len(answer) > self._max_answer:
-                if needs_answer:
-                    raise DeliveryFailed(f"the answer is longer than {self._max_answer} bytes (webhook.maxAnswerBytes)")
-                break
+        with trio.CancelScope() as reading:
+            async for chunk in response.aiter_raw():
+                answer += chunk
+                if len(answer) > self._max_answer:
+                    reading.cancel()
+        if needs_answer and len(answer) > self._max_answer:
+            raise DeliveryFailed(f"the answer is longer than {self._max_answer} bytes (webhook.maxAnswerBytes)")
         return bytes(answer)

@@ -121,6 +121,7 @@ def _courier(context: PluginContext[WebhookConfig], service: WebhookService, eve
     return Courier(
         service.receiver,
         config.msg_notify_event_retry_max_count,
+        config.retry_first,
         config.retry_longest,
         context.stopping,
         context.log.bind(event_name=event),

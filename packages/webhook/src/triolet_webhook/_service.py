@@ -1,6 +1,6 @@
 """What others may do with the webhook: look at the dead letters, push them again, drop them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -43,8 +43,7 @@ class WebhookService:
             if letter is None:
                 continue
             try:
-                async for parcel in self._parcels(letter):
-                    await self.receiver.deliver(parcel)
+                await self._push(letter)
             except DeliveryFailed as exc:
                 return {"resent": resent, "failed": number, "reason": exc.reason}
             await self.dead_letters.remove([number])
@@ -57,25 +56,26 @@ class WebhookService:
         await self.dead_letters.remove(known)
         return {"dropped": known}
 
-    async def _parcels(self, letter: DeadLetter) -> AsyncIterator[Parcel]:
-        """Make the parcels of a letter anew; of messages that are deleted by now there is none."""
+    async def _push(self, letter: DeadLetter) -> None:
+        """Make the parcels of a letter anew and push them; of messages that are deleted by now there is none."""
         packer = self.packers.get(letter.event)
         if packer is None:
-            parcel = self.status_packer.parcel(letter.event, list(letter.rows), letter.event_id)
-            if parcel is not None:
-                yield parcel
+            await self._deliver(self.status_packer.parcel(letter.event, letter.rows, letter.event_id))
             return
         count, most_bytes = self.config.msg_notify_event_count_per_push, self.config.max_push_bytes
         position = letter.after
-        while found := self.commits.read(position, count, max_bytes=most_bytes):
+        while position < letter.up_to:
+            found = self.commits.read(position, count, max_bytes=most_bytes)
+            if not found:
+                return
             batch = [message for message in found if message.message_id <= letter.up_to]
             for consignment in packer.consignments(batch) if batch else ():
-                parcel = await consignment.make()
-                if parcel is not None:
-                    yield parcel
+                await self._deliver(await consignment.make())
             position = found[-1].message_id
-            if position >= letter.up_to:
-                return
+
+    async def _deliver(self, parcel: Parcel | None) -> None:
+        if parcel is not None:
+            await self.receiver.deliver(parcel)
 
 
 def _shown(number: int, letter: DeadLetter) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Pushes the recorded presence rows, in order: `user.onlinestatus` and, if asked for, `user.logout`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -35,7 +35,7 @@ class StatusPacker:
     node: int
     three: bool
 
-    def parcel(self, event: str, rows: list[PresenceRow], event_id: str) -> Parcel | None:
+    def parcel(self, event: str, rows: Sequence[PresenceRow], event_id: str) -> Parcel | None:
         """Return what is pushed, None if no row concerns this event."""
         strings = _STRINGS[event](rows, three=self.three)
         return Parcel(event=event, event_id=event_id, body=body_of(strings)) if strings else None
