@@ -1,5 +1,6 @@
 """Retries, the cursor, the bounds of the backlog and the dead letters, with a receiver that is not there."""
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ async def test_pauses_double_with_jitter_up_to_the_longest(
         await broker.messages.send(ANN, draft("bob"))
         await rig.receiver.wait_for(tried=12)
         times = [at for at, _ in rig.receiver.tried]
-        pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+        pauses = [after - before for before, after in itertools.pairwise(times)]
         for n, pause in enumerate(pauses):
             full = min(60.0, 2.0**n)
             assert full / 2 <= pause <= full
