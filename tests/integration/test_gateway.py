@@ -351,3 +351,20 @@ async def test_a_hundred_logins_one_after_the_other_are_all_answered(tmp_path: P
         for n in range(100):
             async with client(server) as guest:
                 assert await guest.connect(f"u{n}") == 1
+
+
+@KINDS
+async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tmp_path: Path, kind: str) -> None:
+    """Source: semantics.md, 4.1 (close, one offline event) and 10.1 (logout)."""
+    async with server_in(tmp_path) as server:
+        with server.broker.hooks.presence_changed.subscribe() as changes:
+            async with client(server, kind) as ann, client(server, kind) as bob:
+                await ann.connect("ann")
+                await bob.connect("bob")
+                await ann.send_raw(wire.encode(wire.Disconnect(0, ""), ann.connection.version, ann.connection.family))
+                await ann.wait_closed()
+            events = [await changes.receive.receive() for _ in range(4)]
+            assert [(each.device.uid, each.logout) for each in events if not each.online] == [
+                ("ann", True),
+                ("bob", False),
+            ]
