@@ -429,3 +429,19 @@ async def test_a_stop_ends_as_soon_as_everything_is_delivered(
         drafts = [Draft(channel_id="bob", channel_type=1, payload=b"x") for _ in range(100)]
         await server.broker.messages.submit(Device(uid="ann"), drafts, done.extend)
     assert [receipt.reason for receipt in done] == [1] * 100
+
+
+async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tmp_path: Path, kind: str) -> None:
+    """Source: semantics.md, 4.1 (close, one offline event) and 10.1 (logout)."""
+    async with server_in(tmp_path) as server:
+        with server.broker.hooks.presence_changed.subscribe() as changes:
+            async with client(server, kind) as ann, client(server, kind) as bob:
+                await ann.connect("ann")
+                await bob.connect("bob")
+                await ann.send_raw(wire.encode(wire.Disconnect(0, ""), ann.connection.version, ann.connection.family))
+                await ann.wait_closed()
+            events = [await changes.receive.receive() for _ in range(4)]
+            assert [(each.device.uid, each.logout) for each in events if not each.online] == [
+                ("ann", True),
+                ("bob", False),
+            ]

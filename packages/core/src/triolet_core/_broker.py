@@ -19,6 +19,7 @@ from triolet_core._delivery import Delivery, Lanes
 from triolet_core._messages import Messages
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
+from triolet_core._queues import DurableQueues
 from triolet_core._retention import Retention
 from triolet_core._revisions import Revisions
 from triolet_core._search import Search
@@ -70,6 +71,7 @@ class Broker:
     bindings: Bindings
     addresses: Addresses
     commits: CommitLog
+    queues: DurableQueues
     metrics: Metrics
     started_at: float
     endpoints: dict[str, str] = attrs.Factory(dict)
@@ -117,7 +119,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
     """Open the store in `config.node.data_path` and start what works on it; on leaving, flush and close."""
     hooks = Hooks()
     compat = config.compat.choices
-    presence = Presence(compat, hooks.presence_changed)
+    presence = Presence(compat, hooks.presence_changed, only_masters_are_online=config.auth.token_auth_on)
     after_commit = _AfterCommit()
     async with open_store(
         config.node.data_path,
@@ -128,7 +130,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         clock_s=clock_s,
     ) as store:
         channels = Channels(store, hooks, cache_count=config.channel.cache_count)
-        lanes = Lanes(presence, channels, hooks, only_masters_are_online=config.auth.token_auth_on)
+        lanes = Lanes(presence, channels, hooks)
         commits = CommitLog(store)
         streams = Streams(store, channels, presence, config.stream, clock_s)
         after_commit.connect(lanes, commits, streams)
@@ -161,6 +163,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
             bindings=Bindings(store),
             addresses=Addresses(store),
             commits=commits,
+            queues=DurableQueues(store),
             metrics=Metrics(),
             started_at=clock_s(),
             store=store,

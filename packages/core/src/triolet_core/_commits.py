@@ -14,9 +14,16 @@ class CommitLog:
         self._store = store
         self._grown = trio.Event()
 
-    def read(self, after: int, limit: int) -> list[Message]:
-        """Return up to `limit` messages committed after the one with id `after` (0: from the beginning)."""
-        return self._store.read(lambda txn: _queries.log_after(txn, after, limit))
+    def read(self, after: int, limit: int, *, max_bytes: int | None = None) -> list[Message]:
+        """Return up to `limit` messages committed after the one with id `after` (0: from the beginning).
+
+        With `max_bytes` no more than fit into it by their payloads, but at least one.
+        """
+        return self._store.read(lambda txn: _queries.log_after(txn, after, limit, max_bytes))
+
+    def end(self) -> int:
+        """Return the id of the message committed last, 0 if there is none."""
+        return self._store.read(_queries.last_logged_id)
 
     async def wait_after(self, position: int) -> None:
         """Return when something is committed behind `position`. Not a checkpoint if it already is."""

@@ -33,6 +33,8 @@ class PresenceChange:
     online: bool
     same_flag: int
     total: int
+    logout: bool = False
+    """The client itself said that it leaves (a DISCONNECT frame)."""
 
 
 @attrs.frozen(kw_only=True)

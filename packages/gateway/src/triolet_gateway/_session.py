@@ -217,6 +217,7 @@ class ClientSession(Traffic):
             case wire.AnswerReady():
                 self._answer(event)
             case wire.DisconnectReceived():
+                self.gateway.broker.presence.unregister(self, logout=True)
                 self.end()
             case _:
                 self.gateway.log.debug("event without effect", connection_id=self.connection_id)
