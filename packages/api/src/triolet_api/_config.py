@@ -12,6 +12,7 @@ class ApiConfig:
 
     on: bool = setting(default=True, doc="run the plugin")
     http_addr: str = setting("127.0.0.1:5001", key="httpAddr", doc="listener of the HTTP API")
+    server: str = setting("own", one_of=("own", "hypercorn"), doc="who parses HTTP; own is the faster")
     max_body_bytes: Bytes = setting(Bytes(8 << 20), gt=0, doc="longest request body, then 413")
     max_list_items: int = setting(10_000, gt=0, doc="most entries in one list of a request")
     request_timeout: Seconds = setting(Seconds(30), gt=0, doc="longest time for a request to arrive")
