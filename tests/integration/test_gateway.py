@@ -27,7 +27,7 @@ KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 @asynccontextmanager
 async def server_in(path: Path, *, auth: bool = False, **gateway: Any) -> AsyncIterator[Server]:
     config = ServerConfig()
-    section = GatewayConfig(tcp_addr="127.0.0.1:0", ws_addr="127.0.0.1:0", **gateway)
+    section = GatewayConfig(**{"tcp_addr": "127.0.0.1:0", "ws_addr": "127.0.0.1:0", **gateway})
     config = attrs.evolve(
         config,
         node=attrs.evolve(config.node, data_dir=str(path)),

@@ -135,6 +135,11 @@ class ClientSession(Traffic):
         self.outbox.finish()
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the client has logged in."""
+        return self.device is not _NOBODY
+
+    @property
     def is_closing(self) -> bool:
         """Whether nothing more is taken from this client."""
         return self._closing

@@ -43,6 +43,8 @@ from triolet_gateway.protocol._frames import Sub as Sub
 from triolet_gateway.protocol._frames import SubAck as SubAck
 from triolet_gateway.protocol._jsonrpc import JsonConnection as JsonConnection
 from triolet_gateway.protocol._jsontext import begins_json as begins_json
+from triolet_gateway.protocol._proxy import begins_header as begins_header
+from triolet_gateway.protocol._proxy import read_header as read_header
 from triolet_gateway.protocol._state import NEED_DATA as NEED_DATA
 from triolet_gateway.protocol._state import Limits as Limits
 from triolet_gateway.protocol._state import Role as Role
