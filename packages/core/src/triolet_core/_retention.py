@@ -72,16 +72,17 @@ class Retention:
         return Policy(info.keep_s or default.age_s, info.keep_count or default.count)
 
     async def run(self) -> None:
-        """Look at every slot once in `retention.interval`."""
+        """Look at every slot once in `retention.interval`, the first time when that is over."""
+        due = trio.current_time()
         while True:
-            started = trio.current_time()
+            due = max(due + self._interval_s, trio.current_time())
+            await trio.sleep_until(due)
             for slot in range(SLOT_COUNT):
                 try:
                     await self.sweep(slot)
                 except TrioletError as exc:
                     self._log.warning("retention put off", slot=slot, detail=str(exc))
             self.sweeps += 1
-            await trio.sleep_until(started + self._interval_s)
 
     async def sweep_all(self) -> int:
         """Look at every slot now; returns how many messages were deleted."""
