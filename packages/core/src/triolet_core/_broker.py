@@ -135,7 +135,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         streams = Streams(store, channels, presence, config.stream, clock_s)
         after_commit.connect(lanes, commits, streams)
         messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
-        conversations = Conversations(store, compat, config.conversation)
+        conversations = Conversations(store, compat, config.conversation, clock_s)
         broker = Broker(
             config=config,
             compat=compat,
