@@ -277,7 +277,8 @@ class Channels:
             self._system_failure = exc
             raise
         self._system_failure = None
-        self._system = frozenset(self._store.read(_queries.system_uids)) | frozenset(asked or ())
+        stored = self._store.read(_queries.system_uids)
+        self._system = frozenset(stored) | frozenset(asked or ()) | self._cached_system
 
     def check_system_uids(self) -> None:
         """Raise the `BackendError` of the last `load_system_uids`, if it failed."""
