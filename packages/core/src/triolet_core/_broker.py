@@ -97,9 +97,9 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         after_commit=after_commit,
         clock_s=clock_s,
     ) as store:
-        channels = Channels(store, hooks, cache_count=config.channel.cache_count)
-        lanes = Lanes(presence, channels, hooks)
         commits = CommitLog(store)
+        channels = Channels(store, hooks, cache_count=config.channel.cache_count, wiped=commits.forget)
+        lanes = Lanes(presence, channels, hooks)
         after_commit.connect(lanes, commits)
         broker = Broker(
             config=config,
@@ -150,5 +150,8 @@ class _AfterCommit:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
         if deliveries and self._lanes is not None and self._commits is not None:
-            self._commits.announce()
+            stored = [delivery.message for delivery in deliveries if delivery.message.seq]
+            if stored:
+                listed = {each.message.message_id: each.to_uids for each in deliveries if each.to_uids}
+                self._commits.announce(stored, listed)
             await self._lanes.hand_over(deliveries)

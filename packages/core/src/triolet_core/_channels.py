@@ -46,8 +46,11 @@ class Facts:
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
-    def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
+    def __init__(
+        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[ChannelKey], None] | None = None
+    ) -> None:
         self._store = store
+        self._wiped = wiped
         self._hooks = hooks
         self._facts: cachetools.LRUCache[ChannelKey, Facts] = cachetools.LRUCache(cache_count)
         self._temp: dict[ChannelKey, dict[str, int]] = {}
@@ -276,7 +279,12 @@ class Channels:
             info = attrs.evolve(record.info or ChannelInfo(), disband=True)
             sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info))
 
-        await self._change(key, function)
+        def after() -> None:
+            if self._wiped is not None:
+                self._wiped(key)
+            self.forget(key)
+
+        await self._store.writer.change(function, after=after)
 
     # --- temporary members, in memory
 

@@ -1,6 +1,6 @@
 """Questions to a transaction, pure functions; used by readers on a snapshot and by the writer on its own state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import lmdb
 
@@ -209,11 +209,20 @@ def cursor_of(txn: lmdb.Transaction, consumer: str) -> int:
     return int.from_bytes(txn.get(keys.cursor(consumer), b""), "big")
 
 
-def audience(txn: lmdb.Transaction, key: ChannelKey, seq: int) -> tuple[str, ...]:
-    """Return the uids that one message goes to in place of the members, empty if it goes to those."""
-    record = channel_record(txn, key)
-    value = None if record is None else txn.get(keys.audience(slot_of(key.id), record.number, seq))
-    return () if value is None else records.decode_audience(value)
+def audiences(txn: lmdb.Transaction, messages: Sequence[Message]) -> dict[int, tuple[str, ...]]:
+    """Return the uids of those messages that go to listed users and not to the members, by message id."""
+    numbers: dict[ChannelKey, int] = {}
+    found: dict[int, tuple[str, ...]] = {}
+    for message in messages:
+        key = message.channel
+        number = numbers.get(key)
+        if number is None:
+            record = channel_record(txn, key)
+            number = numbers[key] = 0 if record is None else record.number
+        value = txn.get(keys.audience(slot_of(key.id), number, message.seq))
+        if value is not None:
+            found[message.message_id] = records.decode_audience(value)
+    return found
 
 
 def queue_state(txn: lmdb.Transaction, queue: str) -> records.QueueState:
