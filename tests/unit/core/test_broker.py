@@ -243,6 +243,32 @@ async def test_the_commit_log_gives_no_more_bytes_than_asked_for_but_at_least_a_
         assert broker.commits.end() == broker.commits.read(0, 10)[-1].message_id
 
 
+async def test_a_consumer_sees_no_seam_between_memory_and_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triolet_core._commits.TAIL_MESSAGES", 8)
+    server = Device(uid="a", is_server=True)
+    async with open_test_broker(tmp_path) as broker:
+        sent = []
+        for n in range(40):
+            sent.append((await broker.messages.send(server, draft("b", str(n).encode()))).message_id)
+        log = broker.commits
+        assert [m.message_id for m in log.read(0, 100)] == sent
+        for start in (0, 5, 30, 34, 38):
+            assert [m.message_id for m in log.read(sent[start], 3)] == sent[start + 1 : start + 4]
+        assert log.read(sent[-1], 10) == []
+        assert (log.appended_count, log.appended_bytes) == (40, 10 + 60)
+
+
+async def test_messages_that_were_wiped_are_not_in_the_log_any_more(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        await broker.channels.create(GROUP, ChannelInfo(), ["a"])
+        await broker.messages.send(A, draft("g", b"wiped", channel_type=2))
+        await broker.messages.send(A, draft("b", b"kept"))
+        await broker.channels.delete(GROUP)
+        assert [m.payload for m in broker.commits.read(0, 10)] == [b"kept"]
+
+
 async def test_the_listed_users_of_a_message_are_kept_with_it(tmp_path: Path) -> None:
     """A message to `subscribers` has no members to ask for afterwards (semantics.md, section 2.7)."""
     server = Device(uid="a", is_server=True)

@@ -24,6 +24,8 @@ class FakeReceiver:
     """Takes parcels, unless it is down or told to refuse them."""
 
     is_down: bool = False
+    is_silent: bool = False
+    """Takes parcels and never says so."""
     refuses: Callable[[Parcel], bool] = lambda parcel: False
     tried: list[tuple[float, Parcel]] = attrs.Factory(list)
     taken: list[Parcel] = attrs.Factory(list)
@@ -40,6 +42,8 @@ class FakeReceiver:
         self.changed.set()
         self.changed = trio.Event()
         await trio.lowlevel.checkpoint()
+        if self.is_silent:
+            await trio.sleep_forever()
         if refused:
             raise DeliveryFailed("down")
 

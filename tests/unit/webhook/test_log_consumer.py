@@ -53,7 +53,7 @@ async def test_a_batch_that_was_pushed_before_a_crash_is_pushed_again_as_it_was(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The event id stays, so that the receiver can drop the repeat; what came later is another event."""
-    receiver = FakeReceiver()
+    receiver = FakeReceiver(is_silent=True)
     async with open_test_broker(tmp_path) as broker:
         rig = Rig(broker, receiver, config())
         consumer = await rig.consumer()
@@ -63,6 +63,7 @@ async def test_a_batch_that_was_pushed_before_a_crash_is_pushed_again_as_it_was(
             await receiver.changed.wait()  # taken, and the crash comes before that is known
             nursery.cancel_scope.cancel()
         await broker.messages.send(ANN, draft("bob", b"3"))
+    receiver.is_silent = False
     async with open_test_broker(tmp_path) as broker:
         rig = Rig(broker, receiver, config())
         consumer = await rig.consumer()

@@ -32,13 +32,12 @@ class LogConsumer:
         """Push until the server stops and nothing is left, or a last attempt fails."""
         await self._cut_backlog()
         while batch := await self.stream.take():
-            consignments = self.packer.consignments(batch)
-            if len(consignments) == 1:
+            consignments = await self.packer.consignments(batch)
+            if any(each.lane is None for each in consignments):
                 await self.stream.note_sending(batch)
-            pushed = self.courier.counters.pushed_total
-            if not await self._push_all(consignments):
+            if consignments and not await self._push_all(consignments):
                 break
-            await self.stream.finish(batch, pushed=self.courier.counters.pushed_total != pushed)
+            await self.stream.finish(batch, pushed=bool(consignments))
             await self._cut_backlog()
         await self.stream.acknowledge()
 

@@ -31,12 +31,15 @@ class LogStream:
     interval_s: float
     clock_s: Callable[[], float] = time.time
     position: int = 0
-    backlog_count: int = 0
-    backlog_bytes: int = 0
     _durable: int = 0
     _durable_at: float = 0.0
     _sending: int = 0
-    _measured_to: int = 0
+    _known: bool = False
+    """Whether the backlog was measured; from then on it is counted."""
+    _measurement: int = 0
+    _count: int = 0
+    _bytes: int = 0
+    """The backlog less what the log has been given since the start of the server."""
 
     async def open(self) -> None:
         """Find the position. The first time ever it is the end of the log: what was sent before is nobody's event."""
@@ -46,8 +49,10 @@ class LogStream:
             self.position = max(commits.end(), 1)
             await commits.acknowledge(self.name, self.position)
         self._sending = commits.position(f"{self.name}.sending")
-        self._durable = self._measured_to = self.position
+        self._durable = self.position
         self._durable_at = trio.current_time()
+        if self.position >= commits.end():
+            self._nothing_waits()
 
     # --- batches
 
@@ -90,24 +95,20 @@ class LogStream:
 
     async def finish(self, batch: Sequence[Message], *, pushed: bool) -> None:
         """Move behind a batch; if anything of it was pushed, that is durable on return."""
-        for message in batch:
-            if message.message_id <= self._measured_to:
-                self.backlog_count -= 1
-                self.backlog_bytes -= len(message.payload)
-        self._move(batch[-1].message_id)
+        self.position = batch[-1].message_id
+        self._count -= len(batch)
+        self._bytes -= sum(len(message.payload) for message in batch)
+        if self.position >= self.broker.commits.end():
+            self._nothing_waits()
         if pushed or trio.current_time() - self._durable_at > LAZY_S:
             await self.acknowledge()
 
     async def skip_to(self, position: int) -> None:
         """Move behind everything up to `position`; durable on return."""
-        self._move(position)
-        self._measured_to, self.backlog_count, self.backlog_bytes = position, 0, 0
+        self.position = position
+        self._known = False
         await self.acknowledge()
         await self.measure()
-
-    def _move(self, position: int) -> None:
-        self.position = position
-        self._measured_to = max(self._measured_to, position)
 
     async def acknowledge(self) -> None:
         """Make the position durable."""
@@ -119,13 +120,40 @@ class LogStream:
 
     # --- the backlog
 
+    @property
+    def backlog_count(self) -> int:
+        """How many messages wait; 0 while that is not measured."""
+        return max(0, self.broker.commits.appended_count + self._count) if self._known else 0
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How many bytes their payloads have."""
+        return max(0, self.broker.commits.appended_bytes + self._bytes) if self._known else 0
+
+    def _nothing_waits(self) -> None:
+        commits = self.broker.commits
+        self._known = True
+        self._count, self._bytes = -commits.appended_count, -commits.appended_bytes
+
     async def measure(self) -> None:
-        """Count what waits; reads each message once, whatever the number of calls."""
-        while found := self._read_chunk(max(self._measured_to, self.position)):
-            self.backlog_count += len(found)
-            self.backlog_bytes += sum(len(message.payload) for message in found)
-            self._measured_to = found[-1].message_id
+        """Count what waits, once: after that it is known from what is added and taken away."""
+        if self._known:
+            return
+        self._measurement += 1
+        measurement = self._measurement
+        self._count = self._bytes = 0  # what is taken away meanwhile is subtracted from here
+        count = size = 0
+        position = self.position
+        while found := self._read_chunk(position):
+            count += len(found)
+            size += sum(len(message.payload) for message in found)
+            position = found[-1].message_id
             await trio.lowlevel.checkpoint()
+            if self._known or measurement != self._measurement:
+                return
+        self._count += count - self.broker.commits.appended_count
+        self._bytes += size - self.broker.commits.appended_bytes
+        self._known = True
 
     def _read_chunk(self, position: int) -> list[Message]:
         return self.broker.commits.read(position, CHUNK, max_bytes=CHUNK_BYTES)

@@ -24,6 +24,8 @@ from triolet_webhook._status import StatusConsumer
 
 WATCH_S = 5.0
 """Between two looks at the backlogs and the bounds of the dead letters."""
+OFFLINE_INTERVAL_S = 0.02
+"""Wait for more messages before msg.offline looks at them: it costs less to look at some together."""
 DRAIN_SHARE = 0.5
 """Share of the stop budget for pushing what is left; the rest is durable and pushed after the next start."""
 
@@ -99,7 +101,7 @@ async def _open_consumers(context: PluginContext[WebhookConfig], stack: AsyncExi
     broker.services["webhook"] = service
     stack.callback(broker.services.pop, "webhook", None)
     consumers: dict[str, Consumer] = {}
-    for event, interval_s in ((NOTIFY, config.msg_notify_event_push_interval), (OFFLINE, 0.0)):
+    for event, interval_s in ((NOTIFY, config.msg_notify_event_push_interval), (OFFLINE, OFFLINE_INTERVAL_S)):
         if is_wanted(event, config.focus_events):
             consumers[_short(event)] = await _log_consumer(context, service, event, interval_s)
     wanted = tuple(event for event in (ONLINE_STATUS, LOGOUT) if is_wanted(event, config.focus_events))

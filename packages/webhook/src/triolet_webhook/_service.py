@@ -69,7 +69,7 @@ class WebhookService:
             if not found:
                 return
             batch = [message for message in found if message.message_id <= letter.up_to]
-            for consignment in packer.consignments(batch) if batch else ():
+            for consignment in await packer.consignments(batch) if batch else ():
                 await self._deliver(await consignment.make())
             position = found[-1].message_id
 
