@@ -431,6 +431,7 @@ async def test_a_stop_ends_as_soon_as_everything_is_delivered(
     assert [receipt.reason for receipt in done] == [1] * 100
 
 
+@KINDS
 async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tmp_path: Path, kind: str) -> None:
     """Source: semantics.md, 4.1 (close, one offline event) and 10.1 (logout)."""
     async with server_in(tmp_path) as server:
