@@ -14,6 +14,23 @@ from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, Message, ReasonCo
 from triolet_gateway.protocol import _codec, _frames, _hot, _limao
 from triolet_gateway.protocol._crypto import SessionKeys, agree, public_key
 from triolet_gateway.protocol._errors import LocalProtocolError, NotText, PayloadError, RemoteProtocolError
+from triolet_gateway.protocol._events import (
+    NEED_DATA,
+    ConnAckReceived,
+    ConnectReceived,
+    DisconnectReceived,
+    Event,
+    EventReceived,
+    NeedData,
+    PingReceived,
+    PongReceived,
+    RecvAckReceived,
+    RecvReceived,
+    SendAckReceived,
+    SendReceived,
+    SubAckReceived,
+    SubReceived,
+)
 from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
 
 
@@ -41,118 +58,8 @@ class Limits:
     max_login_bytes: int = 65536
 
 
-class NeedData(enum.Enum):
-    """There is no complete event."""
-
-    NEED_DATA = "need data"
-
-
-NEED_DATA = NeedData.NEED_DATA
 RECV_OVERHEAD = 640
 """What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""
-
-
-@attrs.define
-class ConnectReceived:
-    """A client wants in."""
-
-    connect: _frames.Connect
-
-
-@attrs.define(eq=False)
-class SendReceived:
-    """A message; decrypted, or with the reason to refuse it."""
-
-    send: _frames.Send
-    refusal: int = 0
-
-
-@attrs.define
-class RecvAckReceived:
-    """A message was received."""
-
-    recvack: _frames.RecvAck
-
-
-@attrs.define
-class PingReceived:
-    """Wants a PONG."""
-
-
-@attrs.define
-class SubReceived:
-    """Wants a SUBACK."""
-
-    sub: _frames.Sub
-
-
-@attrs.define
-class DisconnectReceived:
-    """The peer says good-bye."""
-
-    disconnect: _frames.Disconnect
-
-
-@attrs.define
-class ClosedByPeer:
-    """The stream has ended."""
-
-
-@attrs.define
-class ConnAckReceived:
-    """The server has decided."""
-
-    connack: _frames.ConnAck
-
-
-@attrs.define
-class SendAckReceived:
-    """A message was accepted or refused."""
-
-    sendack: _frames.SendAck
-
-
-@attrs.define
-class RecvReceived:
-    """A message; checked and decrypted."""
-
-    recv: _frames.Recv
-
-
-@attrs.define
-class PongReceived:
-    """Answer to a PING."""
-
-
-@attrs.define
-class SubAckReceived:
-    """Answer to a SUB."""
-
-    suback: _frames.SubAck
-
-
-@attrs.define
-class EventReceived:
-    """An EVENT."""
-
-    event: _frames.EventFrame
-
-
-Event = (
-    ConnectReceived
-    | SendReceived
-    | RecvAckReceived
-    | PingReceived
-    | SubReceived
-    | DisconnectReceived
-    | ClosedByPeer
-    | ConnAckReceived
-    | SendAckReceived
-    | RecvReceived
-    | PongReceived
-    | SubAckReceived
-    | EventReceived
-)
 
 
 class Connection:
