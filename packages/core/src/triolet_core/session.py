@@ -1,7 +1,7 @@
 """The port through which core sees one connected device. Gateways implement it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from triolet_core.model import Device, Message
 
@@ -24,6 +24,11 @@ class Session(Protocol):
 
         Returns False if the outbox is full: the session then closes itself as a slow consumer.
         """
+        ...
+
+    @staticmethod
+    def push_many(sessions: Sequence[Any], messages: Sequence[Message]) -> int:
+        """Hand the same messages to sessions of this class, to each as `push` does. Returns how many took them."""
         ...
 
     def kick(self, reason: int, text: str, *, notify: bool, grace_s: float) -> None:

@@ -36,6 +36,11 @@ class MemorySession:
         self.received.extend(messages)
         return True
 
+    @staticmethod
+    def push_many(sessions: Sequence["MemorySession"], messages: Sequence[Message]) -> int:
+        """Push to each."""
+        return sum(session.push(messages) for session in sessions)
+
     def kick(self, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
         """Note the kick."""
         self.kicks.append((int(reason), text, notify))

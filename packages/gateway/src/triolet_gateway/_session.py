@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import starmap
+from typing import NamedTuple
 
-import attrs
 import trio
 
 from triolet_core import ConnectRequest, Device, Draft, Message, Overloaded, ReasonCode, Receipt, StoreClosed
@@ -29,8 +30,9 @@ _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 _TAKES_GUESTS = frozenset({ChannelType.DATA, ChannelType.INFO})
 
 
-@attrs.define(eq=False)
-class _Unacked:
+class _Unacked(NamedTuple):
+    """A delivery that is repeated until its RECVACK; one for all sessions that were served together."""
+
     message: Message
     due: float
     left: int
@@ -148,8 +150,8 @@ class ClientSession:
             return  # what a stopping server does not acknowledge the client sends again
         self.connection.receive_data(data)
         try:
-            while events := self.connection.events():
-                await self._on_events(events)
+            while not (batch := self.connection.batch()).is_empty:
+                await self._on_batch(batch)
                 if self.is_closing:
                     return
         except wire.RemoteProtocolError as exc:
@@ -157,23 +159,20 @@ class ClientSession:
             gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
             self.end(exc.answer)
 
-    async def _on_events(self, events: Sequence[wire.Event]) -> None:
-        sends: list[wire.SendReceived] = []
-        for event in events:
-            if isinstance(event, wire.SendReceived):
-                sends.append(event)
-            elif isinstance(event, wire.RecvAckReceived):
-                self._on_recvack(event.recvack)
-            else:
-                await self._on_rare(event)
-        if sends:
-            await self._submit(sends)
+    async def _on_batch(self, batch: wire.Batch) -> None:
+        for event in batch.events:
+            await self._on_rare(event)
+        if batch.pings:
+            self.gateway.counters.pings_total += batch.pings
+            self._send([self.connection.send(wire.Pong())] * batch.pings)
+        if batch.recvacks:
+            self.gateway.counters.recvacks_total += batch.recvacks
+            self._forget(batch.acked)
+        if batch.sends:
+            await self._submit(batch)
 
     async def _on_rare(self, event: wire.Event) -> None:
         match event:
-            case wire.PingReceived():
-                self.gateway.counters.pings_total += 1
-                self._write(wire.Pong())
             case wire.ConnectReceived():
                 await self._login(event.connect)
             case wire.SubReceived():
@@ -217,29 +216,15 @@ class ClientSession:
         self.gateway.counters.login_failures_total += 1
         self.end(answer)
 
-    async def _submit(self, sends: Sequence[wire.SendReceived]) -> None:
+    async def _submit(self, batch: wire.Batch) -> None:
         gateway = self.gateway
-        drafts = []
-        for event in sends:
-            send = event.send
-            drafts.append(
-                Draft(
-                    send.channel_id,
-                    send.channel_type,
-                    send.payload,
-                    send.client_msg_no,
-                    send.flags,
-                    send.setting,
-                    send.expire,
-                    send.topic,
-                    event.refusal,
-                )
-            )
+        drafts = list(starmap(Draft, batch.sends))
+        marks = batch.marks
         gateway.counters.sends_total += len(drafts)
         self._in_flight += len(drafts)
 
         def done(receipts: list[Receipt]) -> None:
-            self._acknowledge(sends, receipts)
+            self._acknowledge(marks, receipts)
 
         try:
             await gateway.broker.messages.submit(self.device, drafts, done, self)
@@ -251,26 +236,26 @@ class ClientSession:
             self._room = trio.Event()
             await self._room.wait()
 
-    def _acknowledge(self, sends: Sequence[wire.SendReceived], receipts: Sequence[Receipt]) -> None:
-        self._in_flight -= len(sends)
-        self.gateway.counters.sendacks_total += len(sends)
-        acks = [
-            (event.send.client_seq, event.send.flags, message_id, seq & 0xFFFFFFFF, reason)
-            for event, (reason, message_id, seq) in zip(sends, receipts, strict=True)
-        ]
+    def _acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
+        self._in_flight -= len(marks)
+        self.gateway.counters.sendacks_total += len(marks)
+        acks = self.connection.encode_sendacks(marks, receipts)
         if self.one_packet_per_write:
-            self._send([self.connection.encode_sendacks([ack]) for ack in acks])
+            self._send([acks[at : at + wire.SENDACK_BYTES] for at in range(0, len(acks), wire.SENDACK_BYTES)])
         else:
-            self._send([self.connection.encode_sendacks(acks)])
+            self._send([acks])
         if self._room is not None and self._in_flight < self.gateway.config.in_flight:
             self._room.set()
 
-    def _on_recvack(self, ack: wire.RecvAck) -> None:
-        self.gateway.counters.recvacks_total += 1
-        if self._unacked and not ack.flags & NO_PERSIST:
-            self._unacked.pop(ack.message_id, None)
-            if not self._unacked:
-                self.gateway.retrying.discard(self)
+    def _forget(self, acked: Sequence[int]) -> None:
+        """Repeat these no more."""
+        unacked = self._unacked
+        if unacked:
+            for message_id in acked:
+                unacked.pop(message_id, None)
+        if not unacked:
+            self._unacked = None
+            self.gateway.retrying.discard(self)
 
     def _on_sub(self, sub: wire.Sub) -> None:
         """Temporary membership of a data or info channel; the id may carry a query, which is cut off."""
@@ -304,29 +289,48 @@ class ClientSession:
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        frames = [self._recv(message) for message in messages]
-        self.gateway.counters.receives_total += len(frames)
-        for message in messages:
-            if not message.flags & NO_PERSIST:
-                self._remember(message)
+        recvs = [self._recv(message) for message in messages]
+        if self.one_packet_per_write:
+            frames = [frame for recv in recvs for frame in wire.encode_recvs([recv], [self.connection])]
+        else:
+            frames = wire.encode_recvs(recvs, [self.connection])
+        self._remember(_entries(self.gateway, messages))
+        self.gateway.counters.receives_total += len(messages)
         return self._send(frames)
 
-    def _recv(self, message: Message) -> bytes:
+    @staticmethod
+    def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
+        """Encode messages once for all who see them alike: everybody but their senders, and the ends of a pair."""
+        if len(sessions) == 1 or any(message.channel.type in _SEES_PEER for message in messages):
+            return sum([session.push(messages) for session in sessions])
+        senders = {message.sender for message in messages}
+        joined: list[ClientSession] = []
+        taken = 0
+        for session in sessions:
+            if session.one_packet_per_write or session.device.uid in senders:
+                taken += session.push(messages)
+            elif not session._closing:
+                joined.append(session)
+        return taken + _push_joined(joined, messages)
+
+    def _recv(self, message: Message) -> wire.RecvFields:
         uid, sender = self.device.uid, message.sender
         key = plain_channel(message.channel) if message.flags & SYNC_ONCE else message.channel
         channel_id = peer_of(key, uid) if key.type in _SEES_PEER else key.id
         flags = message.flags & ~RED_DOT if sender == uid else message.flags
-        return self.connection.encode_recv(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
+        return wire.recv_fields(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
 
-    def _remember(self, message: Message) -> None:
-        gateway = self.gateway
-        if self._unacked is None:
-            self._unacked = {}
-        elif len(self._unacked) >= gateway.config.unacked:
-            del self._unacked[next(iter(self._unacked))]  # the oldest is left to synchronisation
-        due = trio.current_time() + gateway.config.retry_interval
-        self._unacked[message.message_id] = _Unacked(message, due, gateway.config.retry_max_count)
-        gateway.retrying.add(self)
+    def _remember(self, entries: Mapping[int, _Unacked]) -> None:
+        if not entries:
+            return
+        unacked = self._unacked
+        if unacked is None:
+            unacked = self._unacked = dict(entries)
+        else:
+            unacked.update(entries)
+        while len(unacked) > self.gateway.config.unacked:
+            del unacked[next(iter(unacked))]  # the oldest is left to synchronisation
+        self.gateway.retrying.add(self)
 
     def retry(self, now: float) -> None:
         """Repeat what is due, byte for byte; forget what was repeated often enough."""
@@ -338,9 +342,8 @@ class ClientSession:
             if not entry.left:
                 del unacked[message_id]
                 continue
-            entry.left -= 1
-            entry.due = now + self.gateway.config.retry_interval
-            frames.append(self._recv(entry.message))
+            unacked[message_id] = _Unacked(entry.message, now + self.gateway.config.retry_interval, entry.left - 1)
+            frames += wire.encode_recvs([self._recv(entry.message)], [self.connection])
         if not unacked:
             self.gateway.retrying.discard(self)
         if frames:
@@ -360,6 +363,29 @@ class ClientSession:
             self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
         self.outbox.abort()
         return False
+
+
+def _push_joined(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
+    """Serve sessions for which messages look the same."""
+    if not sessions:
+        return 0
+    gateway = sessions[0].gateway
+    recvs = [sessions[0]._recv(message) for message in messages]
+    entries = _entries(gateway, messages)
+    encoded = wire.encode_recvs(recvs, [session.connection for session in sessions])
+    gateway.counters.receives_total += len(messages) * len(sessions)
+    taken = 0
+    for session, data in zip(sessions, encoded, strict=True):
+        session._remember(entries)
+        taken += session._send([data])
+    return taken
+
+
+def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, _Unacked]:
+    """Return what is to be repeated until it is acknowledged."""
+    due = trio.current_time() + gateway.config.retry_interval
+    left = gateway.config.retry_max_count
+    return {message.message_id: _Unacked(message, due, left) for message in messages if not message.flags & NO_PERSIST}
 
 
 def _fit(milliseconds: int) -> int:

@@ -9,11 +9,14 @@ from triolet_gateway.protocol._connection import Connection as Connection
 from triolet_gateway.protocol._connection import Limits as Limits
 from triolet_gateway.protocol._connection import Role as Role
 from triolet_gateway.protocol._connection import State as State
+from triolet_gateway.protocol._connection import encode_recvs as encode_recvs
+from triolet_gateway.protocol._connection import recv_fields as recv_fields
 from triolet_gateway.protocol._errors import LocalProtocolError as LocalProtocolError
 from triolet_gateway.protocol._errors import PayloadError as PayloadError
 from triolet_gateway.protocol._errors import ProtocolError as ProtocolError
 from triolet_gateway.protocol._errors import RemoteProtocolError as RemoteProtocolError
 from triolet_gateway.protocol._events import NEED_DATA as NEED_DATA
+from triolet_gateway.protocol._events import Batch as Batch
 from triolet_gateway.protocol._events import ClosedByPeer as ClosedByPeer
 from triolet_gateway.protocol._events import ConnAckReceived as ConnAckReceived
 from triolet_gateway.protocol._events import ConnectReceived as ConnectReceived
@@ -43,3 +46,7 @@ from triolet_gateway.protocol._frames import SendAck as SendAck
 from triolet_gateway.protocol._frames import StreamLayout as StreamLayout
 from triolet_gateway.protocol._frames import Sub as Sub
 from triolet_gateway.protocol._frames import SubAck as SubAck
+from triolet_gateway.protocol._hot import SENDACK_BYTES as SENDACK_BYTES
+from triolet_gateway.protocol._hot import Mark as Mark
+from triolet_gateway.protocol._hot import RecvFields as RecvFields
+from triolet_gateway.protocol._hot import SendFields as SendFields

@@ -6,16 +6,18 @@ Bytes that come while PENDING are kept. Anything the peer does ends in an event 
 """
 
 import enum
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 
 import attrs
 
-from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, Message, ReasonCode
-from triolet_gateway.protocol import _codec, _frames, _hot, _limao
-from triolet_gateway.protocol._crypto import SessionKeys, agree, public_key
-from triolet_gateway.protocol._errors import LocalProtocolError, NotText, PayloadError, RemoteProtocolError
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, Message, ReasonCode, Receipt
+from triolet_gateway.protocol import _choice, _codec, _frames, _hot, _limao
+from triolet_gateway.protocol._crypto import SALT_LENGTH, aes_key, public_key
+from triolet_gateway.protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
 from triolet_gateway.protocol._events import (
     NEED_DATA,
+    Batch,
     ConnAckReceived,
     ConnectReceived,
     DisconnectReceived,
@@ -58,8 +60,7 @@ class Limits:
     max_login_bytes: int = 65536
 
 
-RECV_OVERHEAD = 640
-"""What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""
+hot = _choice.choose(os.environ)
 
 
 class Connection:
@@ -68,8 +69,8 @@ class Connection:
     __slots__ = (
         "_buffer",
         "_error",
-        "_keys",
         "_limits",
+        "_peer",
         "_private_key",
         "_role",
         "connect_frame",
@@ -82,7 +83,7 @@ class Connection:
         self._role = role
         self._limits = limits or _DEFAULT_LIMITS
         self._buffer = b""
-        self._keys: SessionKeys | None = None
+        self._peer = _NO_PEER
         self._private_key = b""
         self._error: RemoteProtocolError | None = None
         self.connect_frame: _frames.Connect | None = None
@@ -93,7 +94,11 @@ class Connection:
     @property
     def is_encrypted(self) -> bool:
         """Whether payloads are."""
-        return self._keys is not None
+        return self._peer.is_encrypted
+
+    def _agree(self, private_key: bytes, peer_key: str, salt: bytes) -> None:
+        key = aes_key(private_key, peer_key)
+        self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO, key=key, iv=salt[:SALT_LENGTH])
 
     # --- in
 
@@ -123,12 +128,55 @@ class Connection:
         events, self._buffer = self._parse(None)
         return events
 
-    def _parse(self, most: int | None) -> tuple[list[Event], bytes]:
+    def batch(self) -> Batch:
+        """Return everything that is complete, sorted by kind. For servers: messages and acks come much faster so.
+
+        Raises:
+            RemoteProtocolError: As `events`.
+        """
+        self._raise_kept()
+        batch = Batch()
+        buffer, offset = self._buffer, 0
+        try:
+            while self.state is State.IDLE or self.state is State.READY:
+                offset = self._read_hot(batch, buffer, offset)
+                if offset == len(buffer):
+                    break
+                step = self._step(buffer, offset)
+                if step is None:
+                    self._check_login(len(buffer) - offset)
+                    break
+                event, offset = step
+                if event is not None:
+                    batch.add(event)
+        except RemoteProtocolError as exc:
+            self._error = exc
+            if batch.is_empty:
+                self._raise_kept()
+        self._buffer = buffer[offset:] if offset else buffer
+        return batch
+
+    def _read_hot(self, batch: Batch, buffer: bytes, offset: int) -> int:
+        if self.state is not State.READY or self.family is not Family.WUKONG:
+            return offset
+        limit = self._limits.max_frame_size
+        offset, sends, marks, acked, recvacks, pings = hot.read_batch(self._peer, buffer, offset, limit)
+        batch.sends += sends
+        batch.marks += marks
+        batch.acked += acked
+        batch.recvacks += recvacks
+        batch.pings += pings
+        return offset
+
+    def _raise_kept(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
             self.state = State.CLOSED
             self._buffer = b""
             raise error
+
+    def _parse(self, most: int | None) -> tuple[list[Event], bytes]:
+        self._raise_kept()
         if self.state is State.CLOSED:
             return [], b""
         events: list[Event] = []
@@ -198,21 +246,27 @@ class Connection:
         return ConnectReceived(connect), end
 
     def _on_send(self, buffer: bytes, offset: int, start: int, end: int) -> SendReceived:
-        send = None
-        if self.family is Family.WUKONG:
-            send = _hot.read_send(buffer[start:end], self.version, buffer[offset] & 0x0F)
-        if send is None:
-            decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
-            if decoded is None or not isinstance(decoded[0], _frames.Send):
-                raise RemoteProtocolError(ReasonCode.UNKNOWN, "a SEND cannot be read")
-            send = decoded[0]
-        if end - start + RECV_OVERHEAD > self._limits.max_frame_size:
+        decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
+        if decoded is None or not isinstance(decoded[0], _frames.Send):
+            raise RemoteProtocolError(ReasonCode.UNKNOWN, "a SEND cannot be read")
+        send = decoded[0]
+        if end - start + _hot.RECV_OVERHEAD > self._limits.max_frame_size:
             send.payload = b""
             return SendReceived(send, ReasonCode.PAYLOAD_DECODE_ERROR)
-        if self._keys is None:
-            return SendReceived(send)
-        wrong_key = ReasonCode.MSG_KEY_ERROR if self.family is Family.LIMAO else ReasonCode.PAYLOAD_DECODE_ERROR
-        return SendReceived(send, _hot.open_send(send, self._keys, wrong_key))
+        return SendReceived(send, self._open_send(send))
+
+    def _open_send(self, send: _frames.Send) -> int:
+        """Check the message key of a SEND and decrypt its payload in place; returns 0 or the reason to refuse it."""
+        if not self._peer.is_encrypted:
+            return 0
+        sign = f"{send.client_seq}{send.client_msg_no}{send.channel_id}{send.channel_type}".encode() + send.payload
+        if self._peer.msg_key(sign) != send.msg_key:
+            return ReasonCode.MSG_KEY_ERROR if self.family is Family.LIMAO else ReasonCode.PAYLOAD_DECODE_ERROR
+        plain = self._peer.decrypt(send.payload)
+        if plain is None:
+            return ReasonCode.PAYLOAD_DECODE_ERROR
+        send.payload = plain
+        return 0
 
     def _on_frame(self, frame: Frame) -> Event | None:
         return self._of_client(frame) if self._role is Role.SERVER else self._of_server(frame)
@@ -258,21 +312,21 @@ class Connection:
         if frame.server_version:
             self.version = min(self.version, frame.server_version)
         if frame.server_key:
-            self._keys = agree(self._private_key, frame.server_key, frame.salt.encode())
+            self._agree(self._private_key, frame.server_key, frame.salt.encode())
         self.state = State.READY
         return ConnAckReceived(frame)
 
     def _open_recv(self, recv: _frames.Recv) -> _frames.Recv:
-        if self._keys is None:
+        if not self._peer.is_encrypted:
             return recv
         head = f"{recv.message_id}{recv.message_seq}{recv.client_msg_no}{recv.timestamp}"
         sign = f"{head}{recv.from_uid}{recv.channel_id}{recv.channel_type}".encode() + recv.payload
-        if self._keys.msg_key(sign) != recv.msg_key:
+        if self._peer.msg_key(sign) != recv.msg_key:
             raise RemoteProtocolError(ReasonCode.MSG_KEY_ERROR, "a RECV has a wrong message key")
-        try:
-            recv.payload = self._keys.decrypt(recv.payload)
-        except PayloadError as exc:
-            raise RemoteProtocolError(ReasonCode.PAYLOAD_DECODE_ERROR, str(exc)) from exc
+        plain = self._peer.decrypt(recv.payload)
+        if plain is None:
+            raise RemoteProtocolError(ReasonCode.PAYLOAD_DECODE_ERROR, "the payload of a RECV does not decrypt")
+        recv.payload = plain
         return recv
 
     # --- out, server
@@ -297,10 +351,12 @@ class Connection:
         server_key = ""
         if has_keys:
             try:
-                self._keys = agree(private_key, connect.client_key, salt)
+                self._agree(private_key, connect.client_key, salt)
             except RemoteProtocolError as exc:
                 raise RemoteProtocolError(exc.reason, exc.detail, self.reject(exc.reason)) from None
             server_key = public_key(private_key)
+        else:
+            self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO)
         self.state = State.READY
         return self._connack(
             _frames.ConnAck(time_diff_ms, ReasonCode.SUCCESS, server_key, salt.decode() if has_keys else "", node_id)
@@ -324,11 +380,11 @@ class Connection:
 
     def encode_recv(self, message: Message, channel_id: str, from_uid: str, flags: int) -> bytes:
         """Return the RECV of a message for this receiver, encrypted and signed."""
-        return _hot.write_recv(message, channel_id, from_uid, flags, self.version, self.family, self._keys)
+        return hot.write_recvs([recv_fields(message, channel_id, from_uid, flags)], [self._peer])[0]
 
-    def encode_sendacks(self, acks: Iterable[_hot.Ack]) -> bytes:
-        """Return SENDACKs, (client_seq, flags, message_id, message_seq, reason) each."""
-        return _hot.write_sendacks(acks, self.family)
+    def encode_sendacks(self, marks: Sequence[_hot.Mark], receipts: Sequence[Receipt]) -> bytes:
+        """Return the SENDACKs of a batch."""
+        return hot.write_sendacks(marks, receipts, limao=self.family is Family.LIMAO)
 
     def send(self, frame: Frame) -> bytes:
         """Return the bytes of a frame.
@@ -373,10 +429,8 @@ class Connection:
         topic: str = "",
     ) -> bytes:
         """Return a SEND, encrypted and signed."""
-        msg_key = ""
-        if self._keys is not None:
-            payload = self._keys.encrypt(payload)
-            msg_key = self._keys.msg_key(f"{client_seq}{client_msg_no}{channel_id}{channel_type}".encode() + payload)
+        payload = self._peer.encrypt(payload)
+        msg_key = self._peer.msg_key(f"{client_seq}{client_msg_no}{channel_id}{channel_type}".encode() + payload)
         frame = _frames.Send(
             setting, client_seq, client_msg_no, channel_id, channel_type, expire, msg_key, topic, payload, flags
         )
@@ -393,6 +447,30 @@ class Connection:
 
 
 _DEFAULT_LIMITS = Limits()
+_NO_PEER = hot.Peer(LATEST_VERSION)
+
+
+def recv_fields(message: Message, channel_id: str, from_uid: str, flags: int) -> _hot.RecvFields:
+    """Return what the RECV of a message says to a receiver who sees this channel and sender."""
+    return (
+        message.message_id,
+        message.seq,
+        message.channel.type,
+        message.timestamp,
+        message.setting,
+        message.expire,
+        flags,
+        message.client_msg_no,
+        channel_id,
+        from_uid,
+        message.topic,
+        message.payload,
+    )
+
+
+def encode_recvs(recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection]) -> list[bytes]:
+    """Return the RECVs of messages for several receivers who see them alike: all of one receiver joined."""
+    return hot.write_recvs(recvs, [each._peer for each in receivers])
 
 
 def guess(data: bytes) -> str:

@@ -4,7 +4,9 @@ import enum
 
 import attrs
 
+from triolet_core.model import NO_PERSIST
 from triolet_gateway.protocol import _frames
+from triolet_gateway.protocol._hot import Mark, SendFields
 
 
 class NeedData(enum.Enum):
@@ -117,3 +119,50 @@ Event = (
     | SubAckReceived
     | EventReceived
 )
+
+
+@attrs.define(eq=False)
+class Batch:
+    """What one read brought, by kind; within a kind in order."""
+
+    sends: list[SendFields] = attrs.Factory(list)
+    marks: list[Mark] = attrs.Factory(list)
+    """One of each SEND, for its SENDACK."""
+    acked: list[int] = attrs.Factory(list)
+    """Message ids of the RECVACKs that end repetition."""
+    recvacks: int = 0
+    pings: int = 0
+    events: list[Event] = attrs.Factory(list)
+    """Everything else."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came."""
+        return not (self.sends or self.recvacks or self.pings or self.events)
+
+    def add(self, event: Event) -> None:
+        """Sort one event in."""
+        match event:
+            case SendReceived(send=send, refusal=refusal):
+                self.sends.append(
+                    (
+                        send.channel_id,
+                        send.channel_type,
+                        send.payload,
+                        send.client_msg_no,
+                        send.flags,
+                        send.setting,
+                        send.expire,
+                        send.topic,
+                        refusal,
+                    )
+                )
+                self.marks.append((send.client_seq, send.flags))
+            case RecvAckReceived(recvack=recvack):
+                self.recvacks += 1
+                if not recvack.flags & NO_PERSIST:
+                    self.acked.append(recvack.message_id)
+            case PingReceived():
+                self.pings += 1
+            case _:
+                self.events.append(event)
