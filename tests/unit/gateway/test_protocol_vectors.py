@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
 from triolet_gateway import protocol
 from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout, _connection
