@@ -304,14 +304,15 @@ class ClientSession:
         if len(sessions) == 1 or any(message.channel.type in _SEES_PEER for message in messages):
             return sum([session.push(messages) for session in sessions])
         senders = {message.sender for message in messages}
-        joined: list[ClientSession] = []
+        streams: list[ClientSession] = []
+        packets: list[ClientSession] = []
         taken = 0
         for session in sessions:
-            if session.one_packet_per_write or session.device.uid in senders:
+            if session.device.uid in senders:
                 taken += session.push(messages)
             elif not session._closing:
-                joined.append(session)
-        return taken + _push_joined(joined, messages)
+                (packets if session.one_packet_per_write else streams).append(session)
+        return taken + _push_alike(streams, messages) + _push_alike(packets, messages)
 
     def _recv(self, message: Message) -> wire.RecvFields:
         uid, sender = self.device.uid, message.sender
@@ -365,19 +366,20 @@ class ClientSession:
         return False
 
 
-def _push_joined(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
-    """Serve sessions for which messages look the same."""
+def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
+    """Serve sessions of one transport for which messages look the same."""
     if not sessions:
         return 0
-    gateway = sessions[0].gateway
+    gateway, connections = sessions[0].gateway, [session.connection for session in sessions]
     recvs = [sessions[0]._recv(message) for message in messages]
+    steps = [[recv] for recv in recvs] if sessions[0].one_packet_per_write else [recvs]
+    encoded = zip(*[wire.encode_recvs(step, connections) for step in steps], strict=True)
     entries = _entries(gateway, messages)
-    encoded = wire.encode_recvs(recvs, [session.connection for session in sessions])
     gateway.counters.receives_total += len(messages) * len(sessions)
     taken = 0
-    for session, data in zip(sessions, encoded, strict=True):
+    for session, frames in zip(sessions, encoded, strict=True):
         session._remember(entries)
-        taken += session._send([data])
+        taken += session._send(frames)
     return taken
 
 

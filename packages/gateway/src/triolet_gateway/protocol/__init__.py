@@ -10,6 +10,7 @@ from triolet_gateway.protocol._connection import Limits as Limits
 from triolet_gateway.protocol._connection import Role as Role
 from triolet_gateway.protocol._connection import State as State
 from triolet_gateway.protocol._connection import encode_recvs as encode_recvs
+from triolet_gateway.protocol._connection import is_compiled as is_compiled
 from triolet_gateway.protocol._connection import recv_fields as recv_fields
 from triolet_gateway.protocol._errors import LocalProtocolError as LocalProtocolError
 from triolet_gateway.protocol._errors import PayloadError as PayloadError

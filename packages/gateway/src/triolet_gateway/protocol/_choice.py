@@ -43,13 +43,15 @@ class HotPath(Protocol):
     def write_sendacks(self, marks: Sequence[Mark], receipts: Sequence[Receipt], *, limao: bool) -> bytes: ...
 
 
+PURE = cast("HotPath", _hot)
+
+
 def choose(environ: Mapping[str, str]) -> HotPath:
     """Return the compiled functions if they are installed, fit and are not switched off; else the Python ones."""
-    pure = cast("HotPath", _hot)
     if environ.get(PURE_VARIABLE, "") not in ("", "0"):
-        return pure
+        return PURE
     try:
         compiled = importlib.import_module(COMPILED)
     except ImportError:
-        return pure
-    return cast("HotPath", compiled) if compiled.INTERFACE == _hot.INTERFACE else pure
+        return PURE
+    return cast("HotPath", compiled) if compiled.INTERFACE == _hot.INTERFACE else PURE

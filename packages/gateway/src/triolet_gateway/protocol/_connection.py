@@ -450,6 +450,11 @@ _DEFAULT_LIMITS = Limits()
 _NO_PEER = hot.Peer(LATEST_VERSION)
 
 
+def is_compiled() -> bool:
+    """Whether the compiled hot path is in use."""
+    return hot is not _choice.PURE
+
+
 def recv_fields(message: Message, channel_id: str, from_uid: str, flags: int) -> _hot.RecvFields:
     """Return what the RECV of a message says to a receiver who sees this channel and sender."""
     return (
