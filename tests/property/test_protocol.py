@@ -84,7 +84,7 @@ def test_what_the_server_delivers_is_read_by_the_client(
 ) -> None:
     client, server = pair(*version)
     message = Message(2**62, 7, ChannelKey("x@y", 1), sender, number, 1_700_000_000, 2, 0, 9, "", payload)
-    client.receive_data(server.encode_recv(message, "peer", sender, 2))
+    client.receive_data(*server.encode_recvs([protocol.recv_fields(message, "peer", sender, 2)]))
     [event] = client.events()
     assert isinstance(event, protocol.RecvReceived)
     recv = event.recv
@@ -163,12 +163,12 @@ def merge(into: protocol.Batch, batch: protocol.Batch) -> bool:
         getattr(into, name).extend(getattr(batch, name))
     into.recvacks += batch.recvacks
     into.pings += batch.pings
-    return not batch.is_empty
+    return bool(batch)
 
 
 def take(into: protocol.Batch, events: list[protocol.Event]) -> bool:
     for event in events:
-        into.add(event)
+        into.append(event)
     return bool(events)
 
 

@@ -3,17 +3,26 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
 
+from triolet_core._addresses import Addresses
+from triolet_core._bindings import Bindings
+from triolet_core._catalog import Catalog
 from triolet_core._channels import Channels
+from triolet_core._commands import Commands
 from triolet_core._commits import CommitLog
 from triolet_core._conversations import Conversations
 from triolet_core._delivery import Delivery, Lanes
 from triolet_core._messages import Messages, SendBatch
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
+from triolet_core._retention import Retention
+from triolet_core._revisions import Revisions
+from triolet_core._search import Search
+from triolet_core._streams import Streams
 from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
@@ -34,6 +43,9 @@ class BrokerStatistics:
     delivered_messages_total: int
     offline_recipients_total: int
     failed_deliveries_total: int
+    deleted_messages_total: int
+    store_bytes: int
+    store_used_bytes: int
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -48,11 +60,23 @@ class Broker:
     users: Users
     messages: Messages
     conversations: Conversations
+    commands: Commands
+    streams: Streams
+    revisions: Revisions
+    retention: Retention
+    search: Search
+    catalog: Catalog
+    bindings: Bindings
+    addresses: Addresses
     commits: CommitLog
     metrics: Metrics
     started_at: float
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
+    services: dict[str, Any] = attrs.Factory(dict)
+    """What plugins offer to others, by the plugin's name."""
+    plugin_phases: Callable[[], dict[str, str]] = dict
+    """What each plugin is doing, by name; set by the host."""
     _store: Store
     _lanes: Lanes
 
@@ -61,9 +85,16 @@ class Broker:
         await self._store.writer.flush()
         await self._lanes.flush()
 
+    def problem(self) -> str | None:
+        """Return why messages cannot be stored now, None if they can."""
+        writer = self._store.writer
+        if writer.is_closed:
+            return "the store is closed"
+        return "the store is full" if writer.is_full else None
+
     def statistics(self) -> BrokerStatistics:
         """Return the counters as they are now."""
-        writer, lanes = self._store.writer, self._lanes
+        writer, lanes, size = self._store.writer, self._lanes, self.catalog.size()
         return BrokerStatistics(
             connections=self.presence.count,
             online_users=self.presence.user_count,
@@ -74,6 +105,9 @@ class Broker:
             delivered_messages_total=lanes.delivered,
             offline_recipients_total=lanes.offline,
             failed_deliveries_total=lanes.failed,
+            deleted_messages_total=self.retention.deleted,
+            store_bytes=size.file_bytes,
+            store_used_bytes=size.used_bytes,
         )
 
 
@@ -96,6 +130,8 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         lanes = Lanes(presence, channels, hooks, only_masters_are_online=config.auth.token_auth_on)
         commits = CommitLog(store)
         after_commit.connect(lanes, commits)
+        messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
+        conversations = Conversations(store, compat, config.conversation)
         broker = Broker(
             config=config,
             compat=compat,
@@ -109,8 +145,16 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
                 config.auth,
                 kicks_whatever_the_level=compat.kicks_whatever_the_level,
             ),
-            messages=Messages(store, channels, hooks, compat, config.message, config.permission, clock_s),
-            conversations=Conversations(store, compat, config.conversation),
+            messages=messages,
+            conversations=conversations,
+            commands=Commands(store),
+            streams=Streams(store, channels, presence, config.stream, clock_s),
+            revisions=Revisions(store, messages),
+            retention=Retention(store, config.retention, clock_s),
+            search=Search(store, messages.is_alive),
+            catalog=Catalog(store, conversations),
+            bindings=Bindings(store),
+            addresses=Addresses(store),
             commits=commits,
             metrics=Metrics(),
             started_at=clock_s(),
@@ -120,6 +164,8 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         broker.metrics.add_source("broker", lambda: attrs.asdict(broker.statistics()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lanes.run)
+            nursery.start_soon(broker.retention.run)
+            nursery.start_soon(broker.streams.run)
             try:
                 yield broker
                 await broker.flush()

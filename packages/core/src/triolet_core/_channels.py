@@ -53,6 +53,7 @@ class Channels:
         self._temp: dict[ChannelKey, dict[str, int]] = {}
         self._loading: dict[ChannelKey, list[trio.Event]] = {}
         self._system: frozenset[str] | None = None
+        self._cached_system: frozenset[str] = frozenset()
 
     # --- facts
 
@@ -113,6 +114,10 @@ class Channels:
             allowed=facts.allowed if allowed is None else frozenset(allowed),
         )
 
+    def cached_channels(self) -> list[tuple[ChannelKey, Facts]]:
+        """Return the channels whose facts are in memory."""
+        return list(self._facts.items())
+
     def forget(self, key: ChannelKey) -> None:
         """Drop what is known of a channel and tell who keeps copies."""
         for changed in self._loading.get(key, ()):
@@ -170,15 +175,27 @@ class Channels:
 
     async def put_info(self, key: ChannelKey, info: ChannelInfo) -> None:
         """Overwrite the info of a channel, which is made if need be."""
-        await self._change(key, lambda sealer: _put_info(sealer, key, info))
+        await self.update(key, lambda _: info, None)
 
     async def create(
         self, key: ChannelKey, info: ChannelInfo, members: Sequence[str] | None, *, replace: bool = False
     ) -> None:
         """Create or update a channel: its info is overwritten, members are added to it or take the place of others."""
+        await self.update(key, lambda _: info, members, replace=replace)
+
+    async def update(
+        self,
+        key: ChannelKey,
+        change: Callable[[ChannelInfo | None], ChannelInfo],
+        members: Sequence[str] | None,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Change the info of a channel, which is made if need be, and its members, in one transaction."""
 
         def function(sealer: Sealer) -> None:
-            _put_info(sealer, key, info)
+            record = _queries.channel_record(sealer.txn, key)
+            _put_info(sealer, key, change(record.info if record is not None else None))
             if members is not None:
                 _add_members(sealer, key, members, replace=replace)
 
@@ -273,8 +290,7 @@ class Channels:
             uids = _queries.listed(sealer.txn, keys.MEMBER, key) or []
             _drop_positions(sealer, key, uids)
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
-            info = attrs.evolve(record.info or ChannelInfo(), disband=True)
-            sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info))
+            _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
         await self._change(key, function)
 
@@ -316,8 +332,14 @@ class Channels:
         self._system = frozenset(stored) | frozenset(asked or ())
 
     def system_uids(self) -> list[str]:
-        """Return the system accounts, sorted."""
-        return sorted(self._system_set())
+        """Return the system accounts that are kept, sorted."""
+        return sorted(self._system_set() - self._cached_system)
+
+    def cache_system_uids(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """Add and remove system accounts until the next start, without keeping or listing them."""
+        known = self._system_set()
+        self._cached_system = self._cached_system - frozenset(remove) | (frozenset(add) - known)
+        self._system = known - frozenset(remove) | frozenset(add)
 
     def _system_set(self) -> frozenset[str]:
         if self._system is None:
@@ -334,6 +356,7 @@ class Channels:
 
         def after() -> None:
             self._system = self._system_set() - frozenset(remove) | frozenset(add)
+            self._cached_system -= frozenset(add) | frozenset(remove)
 
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
 
@@ -374,7 +397,9 @@ def _read_all_facts(txn: lmdb.Transaction, key: ChannelKey) -> Facts:
 
 def _put_info(sealer: Sealer, key: ChannelKey, info: ChannelInfo) -> None:
     tail = sealer.tail(key)
-    sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info))
+    record = _queries.channel_record(sealer.txn, key)
+    created = sealer.now if record is None else record.created
+    sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info, created, sealer.now))
 
 
 def _add_members(sealer: Sealer, key: ChannelKey, uids: Sequence[str], *, replace: bool) -> None:

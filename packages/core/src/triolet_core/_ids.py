@@ -22,6 +22,11 @@ def tick_of_id(message_id: int) -> int:
     return (message_id >> 22) << 12 | message_id & 0xFFF
 
 
+def seconds_of_id(message_id: int) -> float:
+    """Return when a message id was given, in seconds since 1970."""
+    return ((message_id >> 22) + EPOCH_MS) / 1000
+
+
 class IdSource:
     """Gives out ids. A tick is a 4096th of a millisecond; the next one is the clock's or the last plus one.
 

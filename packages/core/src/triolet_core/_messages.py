@@ -7,7 +7,7 @@ from itertools import groupby, islice
 import attrs
 import trio
 
-from triolet_core import _permission
+from triolet_core import _commands, _permission, _streams
 from triolet_core._channels import Channels, Facts, parent_of
 from triolet_core._delivery import Delivery
 from triolet_core.compat import Compat
@@ -34,9 +34,10 @@ from triolet_core.model import (
 )
 from triolet_core.session import Session
 from triolet_core.store import Store, _queries
+from triolet_core.store import _keys as keys
 from triolet_core.store._records import Position
 from triolet_core.store._sealer import Sealer
-from triolet_core.store._tables import put_position
+from triolet_core.store._tables import ChangeList, put_position
 
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
@@ -53,6 +54,8 @@ class _Judged:
     channel: ChannelKey
     reason: int
     persist: bool
+    command_for: frozenset[str] = frozenset()
+    """Whose command queues it goes into."""
 
 
 @attrs.define(eq=False)
@@ -63,8 +66,14 @@ class SendBatch:
     judged: Sequence[_Judged]
     done: Done
     exclude: Session | None
+    before: Callable[[Sealer], None] | None = None
+    """A change that is made in the same transaction, first."""
+    error: Exception | None = None
     receipts: list[Receipt] = attrs.Factory(list)
     deliveries: list[Delivery] = attrs.Factory(list)
+    changed: list[ChannelKey] = attrs.Factory(list)
+    """Channels whose members it has set."""
+    forget: Callable[[ChannelKey], None] | None = None
 
     @property
     def weight(self) -> int:
@@ -75,22 +84,42 @@ class SendBatch:
         """Seal every accepted draft, runs of one channel together."""
         self.receipts = []
         self.deliveries = []
-        for (channel, reason, persist), run in groupby(self.judged, _run_of):
+        self.changed = []
+        if self.before is not None:
+            self.before(sealer)
+        for (channel, reason, persist, command_for), run in groupby(self.judged, _run_of):
             drafts = [each.draft for each in run]
             if reason != ReasonCode.SUCCESS:
                 self.receipts += [Receipt(reason, message_id, 0) for message_id in sealer.ids.block(len(drafts))]
             elif persist:
-                self._store(sealer, channel, drafts)
+                commands = self._store(sealer, channel, drafts)
+                if command_for:
+                    _commands.enqueue(sealer, sorted(command_for), commands)
             else:
                 self._pass_on(sealer, channel, drafts)
 
-    def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
+    def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> list[Message]:
+        fresh = []
         for draft, (message, is_new) in zip(drafts, sealer.append(channel, self.sender, drafts), strict=True):
             self.receipts.append(Receipt(ReasonCode.SUCCESS, message.message_id, message.seq))
-            if is_new:
-                self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
-                if message.seq == 1:
-                    _open_conversations(sealer, channel, self.sender)
+            if not is_new:
+                continue
+            fresh.append(message)
+            self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
+            if draft.to_uids:
+                self._list(sealer, channel, draft.to_uids)
+            elif message.seq == 1:
+                _open_conversations(sealer, channel, self.sender)
+            if draft.is_stream:
+                _streams.register(sealer, message)
+        return fresh
+
+    def _list(self, sealer: Sealer, channel: ChannelKey, uids: tuple[str, ...]) -> None:
+        """Remember the listed recipients of a message as the members of its channel."""
+        if not _queries.is_listed(sealer.txn, keys.MEMBER, channel, uids[0]):
+            tail = sealer.tail(channel)
+            sealer.emit(ChangeList(tail.slot, keys.MEMBER, tail.number, add=uids))
+            self.changed.append(channel)
 
     def _pass_on(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
         for message_id, draft in zip(sealer.ids.block(len(drafts)), drafts, strict=True):
@@ -100,14 +129,18 @@ class SendBatch:
 
     def finish(self, error: Exception | None) -> None:
         """Acknowledge: after the commit, or with SYSTEM_ERROR where nothing was written."""
+        self.error = error
         if error is not None:
             self.deliveries = []
             self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * len(self.judged)
+        for channel in self.changed:
+            if self.forget is not None:
+                self.forget(channel)
         self.done(self.receipts)
 
 
-def _run_of(judged: _Judged) -> tuple[ChannelKey, int, bool]:
-    return judged.channel, judged.reason, judged.persist
+def _run_of(judged: _Judged) -> tuple[ChannelKey, int, bool, frozenset[str]]:
+    return judged.channel, judged.reason, judged.persist, judged.command_for
 
 
 def _open_conversations(sealer: Sealer, channel: ChannelKey, sender: str) -> None:
@@ -165,7 +198,8 @@ class Messages:
         verdicts: dict[tuple[str, int], tuple[ChannelKey, int]] = {}
         judged = [await self._judge(sender, draft, verdicts) for draft in drafts]
         self.refused += sum(each.reason != ReasonCode.SUCCESS for each in judged)
-        await self._store.writer.enqueue(SendBatch(sender.uid, judged, done, exclude))
+        batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
+        await self._store.writer.enqueue(batch)
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
         """Send drafts of one sender, in order; returns a receipt per draft after the commit."""
@@ -183,6 +217,20 @@ class Messages:
     async def send(self, sender: Device, draft: Draft) -> Receipt:
         """Send one draft."""
         return (await self.send_many(sender, [draft]))[0]
+
+    async def send_with(self, change: Callable[[Sealer], None], sender: Device, drafts: Sequence[Draft]) -> None:
+        """Make a change, and send drafts that tell of it, in one transaction.
+
+        Raises:
+            StoreError, or what `change` raised; nothing is written then.
+        """
+        answered = trio.Event()
+        judged = [await self._judge(sender, draft, {}) for draft in drafts]
+        batch = SendBatch(sender.uid, judged, lambda _: answered.set(), None, before=change)
+        await self._store.writer.enqueue(batch)
+        await answered.wait()
+        if batch.error is not None:
+            raise batch.error
 
     def new_id(self) -> int:
         """Return a message id for a refusal that never reaches the store."""
@@ -215,9 +263,13 @@ class Messages:
         """A send of the API: it always has a number, and a command goes to the companion channel."""
         draft.client_msg_no = draft.client_msg_no or f"{uuid.uuid4().hex}0"
         persist = await self._is_kept(draft, key)
-        if persist and draft.flags & SYNC_ONCE and key.type != ChannelType.TEMP:
-            key = command_channel(key)
-        return _Judged(draft, key, reason, persist)
+        if not persist or not draft.flags & SYNC_ONCE or reason != ReasonCode.SUCCESS:
+            return _Judged(draft, key, reason, persist)
+        try:
+            uids = frozenset(draft.to_uids) or await self._channels.recipients(key)
+        except BackendError:
+            return _Judged(draft, key, ReasonCode.SYSTEM_ERROR, persist)
+        return _Judged(draft, key if key.type == ChannelType.TEMP else command_channel(key), reason, persist, uids)
 
     async def _is_kept(self, draft: Draft, key: ChannelKey) -> bool:
         """Whether a draft is to be stored; a data channel that only subscriptions made lives in memory."""
@@ -291,18 +343,18 @@ class Messages:
         """Return the messages with these sequence numbers, missing ones left out."""
         with self._store.snapshot() as txn:
             found = (_queries.message_at(txn, key, seq) for seq in seqs)
-            return [message for message in found if message is not None]
+            return [message for message in found if message is not None and self.is_alive(message)]
 
     def by_id(self, key: ChannelKey, message_id: int) -> Message | None:
         """Return a message of this channel by its id."""
         message = self._store.read(lambda txn: _queries.message_by_id(txn, message_id))
-        return message if message is not None and message.channel == key else None
+        return message if message is not None and message.channel == key and self.is_alive(message) else None
 
     def by_client_msg_no(self, key: ChannelKey, client_msg_no: str, *, limit: int = MAX_PAGE) -> Message | None:
         """Return the newest message with this number among the newest `limit` of a channel."""
         with self._store.snapshot() as txn:
             for message in islice(_queries.messages_back(txn, key, 2**63), limit):
-                if message.client_msg_no == client_msg_no:
+                if message.client_msg_no == client_msg_no and self.is_alive(message):
                     return message
         return None
 
@@ -320,11 +372,11 @@ class Messages:
         upwards = newer and (start > 0 or end > 0)
         with self._store.snapshot() as txn:
             if upwards:
-                alive = filter(self._is_alive, _queries.messages_from(txn, key, start))
+                alive = filter(self.is_alive, _queries.messages_from(txn, key, start))
                 found = [message for message in islice(alive, limit + 1) if message.seq < (end or 2**63)]
             else:
                 top = 0 if end and not start else start or 2**63
-                alive = filter(self._is_alive, _queries.messages_back(txn, key, top))
+                alive = filter(self.is_alive, _queries.messages_back(txn, key, top))
                 found = [message for message in islice(alive, limit + 1) if message.seq > end]
         more = len(found) > limit
         found = found[:limit]
@@ -332,7 +384,8 @@ class Messages:
             found.reverse()
         return MessagePage(messages=tuple(found), more=more)
 
-    def _is_alive(self, message: Message) -> bool:
+    def is_alive(self, message: Message) -> bool:
+        """Whether a message has not expired."""
         return not message.expire or message.timestamp + message.expire > self._clock_s()
 
 

@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Sequence
 
-from triolet_core._channels import Channels
+from triolet_core._channels import Channels, refusal_of
 from triolet_core._presence import Presence
 from triolet_core.config import AuthConfig
 from triolet_core.model import (
@@ -21,6 +21,7 @@ from triolet_core.model import (
     slot_of,
 )
 from triolet_core.store import Store, _queries
+from triolet_core.store._sealer import Sealer
 from triolet_core.store._tables import PutDevice
 
 TOKEN_KICK_TEXT = "账号在其他设备上登录"  # noqa: S105  # what the reference tells the client
@@ -83,12 +84,9 @@ class Users:
 
         Returns BAN or DISBAND, with nothing changed, if the user's person channel is.
         """
-        info = self._channels.info(ChannelKey(uid, ChannelType.PERSON))
-        if info is not None and info.ban:
-            return ReasonCode.BAN
-        if info is not None and info.disband:
-            return ReasonCode.DISBAND
-        await self._put_device(uid, flag, DeviceToken(token=token, level=level))
+        reason = await self._store.writer.change(lambda sealer: _set_token(sealer, uid, flag, level, token))
+        if reason != ReasonCode.SUCCESS:
+            return reason
         if level == DeviceLevel.MASTER or self._kicks_whatever_the_level:
             reason = ReasonCode.UNKNOWN if self._kicks_whatever_the_level else ReasonCode.CONNECT_KICK
             self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
@@ -97,13 +95,16 @@ class Users:
     async def quit_device(self, uid: str, flag: int) -> None:
         """Clear the token of a device flag (-1: app, web and pc) and kick its connections."""
         flags = (DeviceFlag.APP, DeviceFlag.WEB, DeviceFlag.PC) if flag == -1 else (flag,)
-        for each in flags:
-            await self._put_device(uid, each, DeviceToken(token="", level=DeviceLevel.MASTER))
-            self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
 
-    async def _put_device(self, uid: str, flag: int, device: DeviceToken) -> None:
-        operation = PutDevice(slot_of(uid), uid, int(flag), device)
-        await self._store.writer.change(lambda sealer: sealer.emit(operation))
+        def function(sealer: Sealer) -> None:
+            for each in flags:
+                _put_device(sealer, uid, each, "", DeviceLevel.MASTER)
+
+        def after() -> None:
+            for each in flags:
+                self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
+
+        await self._store.writer.change(function, after=after)
 
     def device(self, uid: str, flag: int) -> DeviceToken | None:
         """Return what is stored for a device flag."""
@@ -124,6 +125,21 @@ class Users:
     def is_system(self, uid: str) -> bool:
         """Whether a uid is a system account."""
         return self._channels.is_system(uid)
+
+
+def _set_token(sealer: Sealer, uid: str, flag: int, level: int, token: str) -> ReasonCode:
+    record = _queries.channel_record(sealer.txn, ChannelKey(uid, ChannelType.PERSON))
+    reason = refusal_of(record.info if record is not None else None)
+    if reason == ReasonCode.SUCCESS:
+        _put_device(sealer, uid, flag, token, level)
+    return reason
+
+
+def _put_device(sealer: Sealer, uid: str, flag: int, token: str, level: int) -> None:
+    known = _queries.device(sealer.txn, uid, int(flag))
+    created = known.created if known is not None else sealer.now
+    device = DeviceToken(token=token, level=int(level), created=created, updated=sealer.now)
+    sealer.emit(PutDevice(slot_of(uid), uid, int(flag), device))
 
 
 def is_valid_uid(uid: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import lmdb
 
-from triolet_core.model import ChannelKey, DeviceToken, Message, slot_of
+from triolet_core.model import REVISED, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
 
@@ -109,10 +109,11 @@ def log_after(txn: lmdb.Transaction, message_id: int, limit: int) -> list[Messag
     return found
 
 
-def log_back(txn: lmdb.Transaction) -> Iterator[Message]:
-    """Yield every stored message, the newest first."""
+def log_back(txn: lmdb.Transaction, before: int = 0) -> Iterator[Message]:
+    """Yield the stored messages, the newest first; only those with a lower id than `before` unless that is 0."""
     with txn.cursor() as cursor:
-        found = cursor.prev() if cursor.set_range(keys.after(keys.LOG_PREFIX)) else cursor.last()
+        bound = keys.log(before) if before else keys.after(keys.LOG_PREFIX)
+        found = cursor.prev() if cursor.set_range(bound) else cursor.last()
         while found and cursor.key().startswith(keys.LOG_PREFIX):
             message = _logged(txn, cursor.value())
             if message is not None:
@@ -179,15 +180,49 @@ def position(txn: lmdb.Transaction, uid: str, key: ChannelKey) -> records.Positi
 
 def positions(txn: lmdb.Transaction, uid: str) -> list[records.Position]:
     """Return every position of a user."""
-    prefix = keys.conversations(uid)
-    found = []
+    return [records.decode_position(value) for _, value in rows(txn, keys.conversations(uid))]
+
+
+def rows(txn: lmdb.Transaction, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the rows whose keys begin with `prefix`, from `start` on, in key order."""
     with txn.cursor() as cursor:
-        if cursor.set_range(prefix):
+        if cursor.set_range(start or prefix):
             for raw, value in cursor.iternext():
                 if not raw.startswith(prefix):
-                    break
-                found.append(records.decode_position(value))
-    return found
+                    return
+                yield raw, value
+
+
+def queue(txn: lmdb.Transaction, uid: str) -> Iterator[tuple[int, int]]:
+    """Yield (place, message id) of the commands that wait for a uid, the oldest first."""
+    for raw, value in rows(txn, keys.queue(uid)):
+        yield int.from_bytes(raw[-8:], "big"), int.from_bytes(value, "big")
+
+
+def revision(txn: lmdb.Transaction, message: Message) -> Revision | None:
+    """Return what happened to a message after it was stored."""
+    record = channel_record(txn, message.channel) if message.marks & REVISED else None
+    if record is None:
+        return None
+    value = txn.get(keys.revision(slot_of(message.channel.id), record.number, message.seq))
+    return None if value is None else records.decode_revision(value)
+
+
+def channels(txn: lmdb.Transaction, slot: int) -> Iterator[tuple[ChannelKey, int]]:
+    """Yield (key, number) of every channel of a slot."""
+    for raw, value in rows(txn, keys.table(slot, keys.NAME)):
+        yield records.decode_name(value), int.from_bytes(raw[3:7], "big")
+
+
+def first_seq(txn: lmdb.Transaction, slot: int, number: int) -> int:
+    """Return the lowest sequence number that is kept in a channel, 0 if none is."""
+    prefix = keys.numbered(slot, keys.MESSAGE, number)
+    return next((keys.seq_of(raw) for raw, _ in rows(txn, prefix)), 0)
+
+
+def count(txn: lmdb.Transaction, prefix: bytes) -> int:
+    """Count the rows whose keys begin with `prefix`."""
+    return sum(1 for _ in rows(txn, prefix))
 
 
 def meta(txn: lmdb.Transaction, name: str) -> bytes | None:

@@ -6,7 +6,7 @@ import attrs
 import lmdb
 
 from triolet_core._ids import IdSource
-from triolet_core.model import ChannelKey, Draft, Message, slot_of
+from triolet_core.model import STREAMED, ChannelKey, Draft, Message, slot_of
 from triolet_core.store import _dedupe, _queries
 from triolet_core.store._dedupe import DedupeWindow
 from triolet_core.store._tables import AppendMessages, CreateChannel, Operation, PutMeta, apply
@@ -80,7 +80,7 @@ class Sealer:
         if record is not None:
             return Tail(slot, record.number, _queries.last_seq(self.txn, slot, record.number))
         number = _queries.last_number(self.txn, slot) + 1
-        self.emit(CreateChannel(slot, key, number))
+        self.emit(CreateChannel(slot, key, number, self.now))
         return Tail(slot, number, 0)
 
     def message(self, message_id: int, key: ChannelKey, sender: str, draft: Draft) -> Message:
@@ -97,6 +97,7 @@ class Sealer:
             draft.expire,
             draft.topic,
             draft.payload,
+            STREAMED if draft.is_stream else 0,
         )
 
     def append(self, key: ChannelKey, sender: str, drafts: Sequence[Draft]) -> list[tuple[Message, bool]]:

@@ -5,25 +5,21 @@ an error or the end of the stream. Client: IDLE, PENDING after `connect`, READY 
 Bytes that come while PENDING are kept. Anything the peer does ends in an event or in `RemoteProtocolError`.
 """
 
-import enum
 import os
 from collections.abc import Sequence
 
-import attrs
-
-from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, Message, ReasonCode, Receipt
-from triolet_gateway.protocol import _choice, _codec, _frames, _hot, _limao
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, ReasonCode, Receipt
+from triolet_gateway.protocol import _choice, _codec, _frames, _hot, _limao, _seals
+from triolet_gateway.protocol._codec import guess
 from triolet_gateway.protocol._crypto import SALT_LENGTH, aes_key, public_key
 from triolet_gateway.protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
 from triolet_gateway.protocol._events import (
-    NEED_DATA,
     Batch,
     ConnAckReceived,
     ConnectReceived,
     DisconnectReceived,
     Event,
     EventReceived,
-    NeedData,
     PingReceived,
     PongReceived,
     RecvAckReceived,
@@ -34,31 +30,7 @@ from triolet_gateway.protocol._events import (
     SubReceived,
 )
 from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
-
-
-class Role(enum.Enum):
-    """Which end this is."""
-
-    SERVER = "server"
-    CLIENT = "client"
-
-
-class State(enum.Enum):
-    """How far a connection is."""
-
-    IDLE = "idle"
-    PENDING = "pending"
-    READY = "ready"
-    CLOSED = "closed"
-
-
-@attrs.frozen
-class Limits:
-    """Bounds that hold before memory is taken."""
-
-    max_frame_size: int = _codec.MAX_FRAME
-    max_login_bytes: int = 65536
-
+from triolet_gateway.protocol._state import Limits, Role, State
 
 hot = _choice.choose(os.environ)
 
@@ -96,6 +68,11 @@ class Connection:
         """Whether payloads are."""
         return self._peer.is_encrypted
 
+    @property
+    def has_events(self) -> bool:
+        """Whether the peer knows EVENT (wire-protocol.md, rule 5)."""
+        return self.version >= _codec.FIRST_WITH_EVENTS
+
     def _agree(self, private_key: bytes, peer_key: str, salt: bytes) -> None:
         key = aes_key(private_key, peer_key)
         self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO, key=key, iv=salt[:SALT_LENGTH])
@@ -109,23 +86,15 @@ class Connection:
         elif self.state is not State.CLOSED:
             self._buffer = self._buffer + data if self._buffer else data
 
-    def next_event(self) -> Event | NeedData:
-        """Return the next event.
-
-        Raises:
-            RemoteProtocolError: The peer broke the protocol; nothing more comes from this connection.
-        """
-        events, rest = self._parse(1)
-        self._buffer = rest
-        return events[0] if events else NEED_DATA
-
     def events(self) -> list[Event]:
         """Return every event that is complete.
 
         Raises:
-            RemoteProtocolError: As `next_event`; events before the error come first, the error with the next call.
+            RemoteProtocolError: The peer broke the protocol; nothing more comes from this connection. Events before
+                the error come first, the error with the next call.
         """
-        events, self._buffer = self._parse(None)
+        events: list[Event] = []
+        self._parse(events)
         return events
 
     def batch(self) -> Batch:
@@ -134,39 +103,33 @@ class Connection:
         Raises:
             RemoteProtocolError: As `events`.
         """
-        self._raise_kept()
         batch = Batch()
+        self._parse(batch)
+        return batch
+
+    def _parse(self, into: list[Event] | Batch) -> None:
+        self._raise_kept()
+        if self.state is State.CLOSED:
+            return
         buffer, offset = self._buffer, 0
         try:
-            while self.state is State.IDLE or self.state is State.READY:
-                offset = self._read_hot(batch, buffer, offset)
-                if offset == len(buffer):
-                    break
+            while self.state is not State.PENDING or self._role is Role.CLIENT:
+                if isinstance(into, Batch):
+                    offset = self._read_hot(into, buffer, offset)
+                    if offset == len(buffer):
+                        break
                 step = self._step(buffer, offset)
                 if step is None:
                     self._check_login(len(buffer) - offset)
                     break
                 event, offset = step
                 if event is not None:
-                    batch.add(event)
+                    into.append(event)
         except RemoteProtocolError as exc:
             self._error = exc
-            if batch.is_empty:
+            if not into:
                 self._raise_kept()
         self._buffer = buffer[offset:] if offset else buffer
-        return batch
-
-    def _read_hot(self, batch: Batch, buffer: bytes, offset: int) -> int:
-        if self.state is not State.READY or self.family is not Family.WUKONG:
-            return offset
-        limit = self._limits.max_frame_size
-        offset, sends, marks, acked, recvacks, pings = hot.read_batch(self._peer, buffer, offset, limit)
-        batch.sends += sends
-        batch.marks += marks
-        batch.acked += acked
-        batch.recvacks += recvacks
-        batch.pings += pings
-        return offset
 
     def _raise_kept(self) -> None:
         if self._error is not None:
@@ -175,31 +138,12 @@ class Connection:
             self._buffer = b""
             raise error
 
-    def _parse(self, most: int | None) -> tuple[list[Event], bytes]:
-        self._raise_kept()
-        if self.state is State.CLOSED:
-            return [], b""
-        events: list[Event] = []
-        buffer = self._buffer
-        offset = 0
-        try:
-            while most is None or len(events) < most:
-                if self.state is State.PENDING and self._role is Role.SERVER:
-                    break
-                step = self._step(buffer, offset)
-                if step is None:
-                    self._check_login(len(buffer) - offset)
-                    break
-                event, offset = step
-                if event is not None:
-                    events.append(event)
-        except RemoteProtocolError as exc:
-            if not events:
-                self.state = State.CLOSED
-                self._buffer = b""
-                raise
-            self._error = exc
-        return events, buffer[offset:] if offset else buffer
+    def _read_hot(self, batch: Batch, buffer: bytes, offset: int) -> int:
+        if self.state is not State.READY or self.family is not Family.WUKONG:
+            return offset
+        found = hot.read_batch(self._peer, buffer, offset, self._limits.max_frame_size)
+        batch.extend(found)
+        return found[0]
 
     def _check_login(self, waiting: int) -> None:
         if self.state is State.IDLE and waiting > self._limits.max_login_bytes:
@@ -253,20 +197,7 @@ class Connection:
         if end - start + _hot.RECV_OVERHEAD > self._limits.max_frame_size:
             send.payload = b""
             return SendReceived(send, ReasonCode.PAYLOAD_DECODE_ERROR)
-        return SendReceived(send, self._open_send(send))
-
-    def _open_send(self, send: _frames.Send) -> int:
-        """Check the message key of a SEND and decrypt its payload in place; returns 0 or the reason to refuse it."""
-        if not self._peer.is_encrypted:
-            return 0
-        sign = f"{send.client_seq}{send.client_msg_no}{send.channel_id}{send.channel_type}".encode() + send.payload
-        if self._peer.msg_key(sign) != send.msg_key:
-            return ReasonCode.MSG_KEY_ERROR if self.family is Family.LIMAO else ReasonCode.PAYLOAD_DECODE_ERROR
-        plain = self._peer.decrypt(send.payload)
-        if plain is None:
-            return ReasonCode.PAYLOAD_DECODE_ERROR
-        send.payload = plain
-        return 0
+        return SendReceived(send, _seals.open_send(send, self._peer, self.family))
 
     def _on_frame(self, frame: Frame) -> Event | None:
         return self._of_client(frame) if self._role is Role.SERVER else self._of_server(frame)
@@ -293,7 +224,7 @@ class Connection:
             case _frames.SendAck():
                 return SendAckReceived(frame)
             case _frames.Recv():
-                return RecvReceived(self._open_recv(frame))
+                return RecvReceived(_seals.open_recv(frame, self._peer))
             case _frames.Pong():
                 return PongReceived()
             case _frames.Disconnect():
@@ -315,19 +246,6 @@ class Connection:
             self._agree(self._private_key, frame.server_key, frame.salt.encode())
         self.state = State.READY
         return ConnAckReceived(frame)
-
-    def _open_recv(self, recv: _frames.Recv) -> _frames.Recv:
-        if not self._peer.is_encrypted:
-            return recv
-        head = f"{recv.message_id}{recv.message_seq}{recv.client_msg_no}{recv.timestamp}"
-        sign = f"{head}{recv.from_uid}{recv.channel_id}{recv.channel_type}".encode() + recv.payload
-        if self._peer.msg_key(sign) != recv.msg_key:
-            raise RemoteProtocolError(ReasonCode.MSG_KEY_ERROR, "a RECV has a wrong message key")
-        plain = self._peer.decrypt(recv.payload)
-        if plain is None:
-            raise RemoteProtocolError(ReasonCode.PAYLOAD_DECODE_ERROR, "the payload of a RECV does not decrypt")
-        recv.payload = plain
-        return recv
 
     # --- out, server
 
@@ -378,13 +296,19 @@ class Connection:
             frame.flags, frame.server_version = 1, self.version
         return _codec.encode(frame, self.version, self.family)
 
-    def encode_recv(self, message: Message, channel_id: str, from_uid: str, flags: int) -> bytes:
-        """Return the RECV of a message for this receiver, encrypted and signed."""
-        return hot.write_recvs([recv_fields(message, channel_id, from_uid, flags)], [self._peer])[0]
+    def encode_recvs(self, recvs: Sequence[_hot.RecvFields], *, apart: bool = False) -> list[bytes]:
+        """Return the RECVs of messages for this receiver, encrypted and signed; joined, or each `apart`."""
+        if not apart:
+            return hot.write_recvs(recvs, [self._peer])
+        return [frame for recv in recvs for frame in hot.write_recvs([recv], [self._peer])]
 
-    def encode_sendacks(self, marks: Sequence[_hot.Mark], receipts: Sequence[Receipt]) -> bytes:
-        """Return the SENDACKs of a batch."""
-        return hot.write_sendacks(marks, receipts, limao=self.family is Family.LIMAO)
+    def encode_sendacks(
+        self, marks: Sequence[_hot.Mark], receipts: Sequence[Receipt], *, apart: bool = False
+    ) -> list[bytes]:
+        """Return the SENDACKs of a batch; joined, or each `apart`."""
+        acks = hot.write_sendacks(marks, receipts, limao=self.family is Family.LIMAO)
+        size = _hot.SENDACK_BYTES
+        return [acks[at : at + size] for at in range(0, len(acks), size)] if apart else [acks]
 
     def send(self, frame: Frame) -> bytes:
         """Return the bytes of a frame.
@@ -429,12 +353,10 @@ class Connection:
         topic: str = "",
     ) -> bytes:
         """Return a SEND, encrypted and signed."""
-        payload = self._peer.encrypt(payload)
-        msg_key = self._peer.msg_key(f"{client_seq}{client_msg_no}{channel_id}{channel_type}".encode() + payload)
         frame = _frames.Send(
-            setting, client_seq, client_msg_no, channel_id, channel_type, expire, msg_key, topic, payload, flags
+            setting, client_seq, client_msg_no, channel_id, channel_type, expire, "", topic, payload, flags
         )
-        return _codec.encode(frame, self.version, self.family)
+        return _codec.encode(_seals.seal_send(frame, self._peer), self.version, self.family)
 
     def recv_ack(self, recv: _frames.Recv) -> bytes:
         """Return the RECVACK of a RECV, with its flags."""
@@ -455,35 +377,6 @@ def is_compiled() -> bool:
     return hot is not _choice.PURE
 
 
-def recv_fields(message: Message, channel_id: str, from_uid: str, flags: int) -> _hot.RecvFields:
-    """Return what the RECV of a message says to a receiver who sees this channel and sender."""
-    return (
-        message.message_id,
-        message.seq,
-        message.channel.type,
-        message.timestamp,
-        message.setting,
-        message.expire,
-        flags,
-        message.client_msg_no,
-        channel_id,
-        from_uid,
-        message.topic,
-        message.payload,
-    )
-
-
 def encode_recvs(recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection]) -> list[bytes]:
     """Return the RECVs of messages for several receivers who see them alike: all of one receiver joined."""
     return hot.write_recvs(recvs, [each._peer for each in receivers])
-
-
-def guess(data: bytes) -> str:
-    """Say what the first bytes of a wrong protocol look like, for the log."""
-    if data[:1] in (b"{", b"["):
-        return ": this looks like JSON-RPC"
-    if data[:4] in (b"GET ", b"POST", b"HEAD", b"PUT "):
-        return ": this looks like HTTP"
-    if data[:2] == b"\x16\x03":
-        return ": this looks like TLS"
-    return ": this looks like a PROXY header" if data[:5] == b"PROXY" else ""

@@ -1,21 +1,10 @@
-"""What comes out of a connection."""
-
-import enum
+"""What a connection tells: one record per thing that the peer did."""
 
 import attrs
 
 from triolet_core.model import NO_PERSIST
 from triolet_gateway.protocol import _frames
-from triolet_gateway.protocol._hot import Mark, SendFields
-
-
-class NeedData(enum.Enum):
-    """There is no complete event."""
-
-    NEED_DATA = "need data"
-
-
-NEED_DATA = NeedData.NEED_DATA
+from triolet_gateway.protocol._hot import Mark, Read, SendFields
 
 
 @attrs.define
@@ -104,6 +93,16 @@ class EventReceived:
     event: _frames.EventFrame
 
 
+@attrs.define
+class AnswerReady:
+    """A JSON-RPC request was answered without anybody having to decide."""
+
+    answer: bytes = attrs.field(repr=False)
+    """What to send, possibly nothing yet."""
+    error: str = ""
+    """What was wrong with the request, for the log; empty if nothing was."""
+
+
 Event = (
     ConnectReceived
     | SendReceived
@@ -118,6 +117,7 @@ Event = (
     | PongReceived
     | SubAckReceived
     | EventReceived
+    | AnswerReady
 )
 
 
@@ -135,12 +135,20 @@ class Batch:
     events: list[Event] = attrs.Factory(list)
     """Everything else."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing came."""
-        return not (self.sends or self.recvacks or self.pings or self.events)
+    def __len__(self) -> int:
+        """Return how many packets came."""
+        return len(self.sends) + self.recvacks + self.pings + len(self.events)
 
-    def add(self, event: Event) -> None:
+    def extend(self, found: Read) -> None:
+        """Add what the hot path has read."""
+        _, sends, marks, acked, recvacks, pings = found
+        self.sends += sends
+        self.marks += marks
+        self.acked += acked
+        self.recvacks += recvacks
+        self.pings += pings
+
+    def append(self, event: Event) -> None:
         """Sort one event in."""
         match event:
             case SendReceived(send=send, refusal=refusal):

@@ -7,7 +7,7 @@ Plain slices and prebuilt structs instead of the field readers of `_codec`; the 
 import struct
 from collections.abc import Sequence
 
-from triolet_core.model import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, ReasonCode, Receipt
+from triolet_core.model import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, Message, ReasonCode, Receipt
 from triolet_gateway.protocol import _frames as frames
 from triolet_gateway.protocol._crypto import SessionKeys
 from triolet_gateway.protocol._errors import PayloadError
@@ -176,6 +176,24 @@ def _read_send(peer: Peer, body: bytes, flags: int, *, is_too_long: bool) -> tup
 
 
 # --- out
+
+
+def recv_fields(message: Message, channel_id: str, from_uid: str, flags: int) -> RecvFields:
+    """Return what the RECV of a message says to a receiver who sees this channel and sender."""
+    return (
+        message.message_id,
+        message.seq,
+        message.channel.type,
+        message.timestamp,
+        message.setting,
+        message.expire,
+        flags,
+        message.client_msg_no,
+        channel_id,
+        from_uid,
+        message.topic,
+        message.payload,
+    )
 
 
 def write_recvs(recvs: Sequence[RecvFields], peers: Sequence[Peer]) -> list[bytes]:
