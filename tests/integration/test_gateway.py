@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import triolet_gateway
 from tests.wkclient import Client, client
@@ -26,7 +27,7 @@ KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 @asynccontextmanager
 async def server_in(path: Path, *, auth: bool = False, **gateway: Any) -> AsyncIterator[Server]:
     config = ServerConfig()
-    section = GatewayConfig(tcp_addr="127.0.0.1:0", ws_addr="127.0.0.1:0", **gateway)
+    section = GatewayConfig(**{"tcp_addr": "127.0.0.1:0", "ws_addr": "127.0.0.1:0", **gateway})
     config = attrs.evolve(
         config,
         node=attrs.evolve(config.node, data_dir=str(path)),
@@ -442,3 +443,32 @@ async def test_a_connection_is_counted_in_both_directions(tmp_path: Path, kind: 
         assert seen.in_packet_bytes > 3 * 24
         assert seen.out_packet_bytes > 3 * 19
         assert seen.pending_bytes == 0
+
+
+@pytest.mark.timeout(20)
+async def test_a_stop_ends_as_soon_as_everything_is_delivered(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """It waits for what is submitted, and not for `shutdown.timeout`: the clock stands still here."""
+    done: list[Any] = []
+    async with server_in(tmp_path) as server:
+        drafts = [Draft(channel_id="bob", channel_type=1, payload=b"x") for _ in range(100)]
+        await server.broker.messages.submit(Device(uid="ann"), drafts, done.extend)
+    assert [receipt.reason for receipt in done] == [1] * 100
+
+
+@KINDS
+async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tmp_path: Path, kind: str) -> None:
+    """Source: semantics.md, 4.1 (close, one offline event) and 10.1 (logout)."""
+    async with server_in(tmp_path) as server:
+        with server.broker.hooks.presence_changed.subscribe() as changes:
+            async with client(server, kind) as ann, client(server, kind) as bob:
+                await ann.connect("ann")
+                await bob.connect("bob")
+                await ann.send_raw(wire.encode(wire.Disconnect(0, ""), ann.connection.version, ann.connection.family))
+                await ann.wait_closed()
+            events = [await changes.receive.receive() for _ in range(4)]
+            assert [(each.device.uid, each.logout) for each in events if not each.online] == [
+                ("ann", True),
+                ("bob", False),
+            ]

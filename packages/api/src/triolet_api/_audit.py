@@ -13,6 +13,8 @@ import msgspec
 import structlog
 import trio
 
+from triolet_core.model import MAX_ID_BYTES
+
 MOST_WAITING = 100_000
 FLUSH_S = 0.25
 _NAMED = ("channel_id", "channel_type", "uid", "from_uid", "plugin_no", "name", "username")
@@ -44,7 +46,7 @@ class AuditLog:
             "status": status,
         }
         if isinstance(body, dict):
-            line |= {name: body[name] for name in _NAMED if isinstance(body.get(name), (str, int))}
+            line |= {name: _short(body[name]) for name in _NAMED if isinstance(body.get(name), (str, int))}
         self._lines.append(msgspec.json.encode(line) + b"\n")
         self._wake.set()
 
@@ -72,7 +74,12 @@ class AuditLog:
             await trio.to_thread.run_sync(_append, self._path, b"".join(lines))
         except OSError as exc:
             self.dropped += len(lines)
-            self._log.error("the audit log cannot be written", detail=exc.strerror)  # noqa: TRY400  # no traceback
+            self._log.error("the audit log cannot be written", detail=exc.strerror)  # no traceback
+
+
+def _short(value: str | int) -> str | int:
+    """Return a value as it may be noted: no longer than an id, and text that can be written."""
+    return value[:MAX_ID_BYTES].encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _append(path: Path, data: bytes) -> None:

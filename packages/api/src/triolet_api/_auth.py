@@ -1,7 +1,7 @@
 """Who calls, and what he may. Source: config.md, section 3; http-api-errors.md, section 5.
 
-Credentials are the managerToken, the super token, or a login token (JWT, HS256, with `exp` and `username`, whose user is
-looked up). Once there are any, the administrator's endpoints ask for them; all others do so as soon as there is a
+Credentials are the managerToken, the super token, or a login token (JWT, HS256, with `exp` and `username`, whose user
+is looked up). Once there are any, the administrator's endpoints ask for them; all others do so as soon as there is a
 managerToken or a super token, or the listener is reachable from outside.
 """
 

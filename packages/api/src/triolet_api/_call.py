@@ -27,9 +27,7 @@ class Caller:
 
     def may(self, resource: str, action: str) -> bool:
         """Whether the caller has a right."""
-        return any(
-            action in self.rights.get(each, "") or "*" in self.rights.get(each, "") for each in (resource, "*")
-        )
+        return any(action in self.rights.get(each, "") or "*" in self.rights.get(each, "") for each in (resource, "*"))
 
 
 @attrs.frozen(kw_only=True)
@@ -102,7 +100,7 @@ class Route:
     body: type[Any] | None = None
     """The class of the body; None if there is none, or the handler reads `call.json` itself."""
     query: type[Any] | None = None
-    """The class of the query."""
+    """The class of the query; beside a body it is only described, and the handler reads `call.query`."""
     answer: Any = None
     """The type of the answer with status 200, for OpenAPI; None for what is no JSON."""
     takes: Any = None

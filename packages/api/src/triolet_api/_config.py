@@ -12,6 +12,7 @@ class ApiConfig:
 
     on: bool = setting(default=True, doc="run the plugin")
     http_addr: str = setting("127.0.0.1:5001", key="httpAddr", doc="listener of the HTTP API")
+    server: str = setting("own", one_of=("own", "hypercorn"), doc="who parses HTTP; own is the faster")
     max_body_bytes: Bytes = setting(Bytes(8 << 20), gt=0, doc="longest request body, then 413")
     max_list_items: int = setting(10_000, gt=0, doc="most entries in one list of a request")
     request_timeout: Seconds = setting(Seconds(30), gt=0, doc="longest time for a request to arrive")
@@ -22,7 +23,8 @@ class ApiConfig:
     rate_per_second: int = setting(0, ge=0, doc="requests that one caller may make per second, then 429; 0: no limit")
     trusted_proxies: tuple[str, ...] = setting((), doc="peers whose X-Forwarded-For is believed")
     audit_log: str = setting(
-        "audit.log", doc="file, relative to rootDir, that every request which changes something is noted in; empty: none"
+        "audit.log",
+        doc="file, relative to rootDir, that every request which changes something is noted in; empty: none",
     )
     docs_on: bool = setting(default=True, doc="serve /docs and /openapi.json")
     ext_on: bool = setting(default=False, key="ext.on", doc="serve the endpoints below /ext/v1")

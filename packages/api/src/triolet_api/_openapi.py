@@ -1,30 +1,35 @@
 """The OpenAPI 3.1 document, made from the declarations of the endpoints: what is read and what is answered."""
 
 import re
-from collections.abc import Iterable
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+import attrs
 import msgspec
+from msgspec import UNSET
 
 from triolet_api._answers import Failure
 from triolet_api._call import Route
 from triolet_api._fields import fields_of, schema_of
 
 _REFERENCE = "#/components/schemas/{name}"
-_MANAGER = {"managerToken": []}
-_JWT = {"bearer": []}
+_MANAGER: dict[str, list[str]] = {"managerToken": []}
+_JWT: dict[str, list[str]] = {"bearer": []}
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """Return the document of some endpoints."""
     shown = [route for route in routes if route.method != "ANY"]
-    answers = [route.answer for route in shown if route.answer is not None]
-    schemas, components = msgspec.json.schema_components([*answers, Failure], ref_template=_REFERENCE)
-    by_route = dict(zip([id(route) for route in shown if route.answer is not None], schemas, strict=False))
+    leaves = [leaf for route in shown for leaf in _leaves(route.answer)]
+    schemas, components = msgspec.json.schema_components([*leaves, Failure], ref_template=_REFERENCE)
+    classes = {each.__name__: each for each in _classes([*leaves, Failure])}
+    known = dict(zip(map(repr, leaves), schemas, strict=False))
     paths: dict[str, Any] = {}
     for route in shown:
-        operation = _operation(route, by_route.get(id(route)))
+        operation = _operation(route, None if route.answer is None else _schema(route.answer, known))
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -38,7 +43,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "security": [{}, _MANAGER, _JWT],
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": {name: _closed(schema) for name, schema in sorted(components.items())},
+            "schemas": {name: _closed(schema, classes[name]) for name, schema in sorted(components.items())},
             "securitySchemes": {
                 "managerToken": {"type": "apiKey", "in": "header", "name": "token"},
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -47,13 +52,47 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+def _leaves(answer: Any) -> Iterator[Any]:
+    """Yield the types that an answer may be, those within a list of alternatives too."""
+    if answer is None:
+        return
+    if isinstance(answer, types.UnionType):
+        for each in typing.get_args(answer):
+            yield from _leaves(each)
+    elif typing.get_origin(answer) is list and isinstance(typing.get_args(answer)[0], types.UnionType):
+        yield from _leaves(typing.get_args(answer)[0])
+    else:
+        yield answer
+
+
+def _schema(answer: Any, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if isinstance(answer, types.UnionType):
+        return {"anyOf": [_schema(each, known) for each in typing.get_args(answer)]}
+    if repr(answer) in known:
+        return known[repr(answer)]
+    return {"type": "array", "items": _schema(typing.get_args(answer)[0], known)}
+
+
+def _classes(found: Iterable[Any]) -> Iterator[type[Any]]:
+    """Yield the attrs classes among some types and within them."""
+    for each in found:
+        if isinstance(each, type) and attrs.has(each):
+            yield each
+            yield from _classes(typing.get_type_hints(each).values())
+        else:
+            yield from _classes(typing.get_args(each))
+
+
+def _closed(schema: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
     """Drop what the generator says of defaults: an answer holds every member that is not left out on purpose."""
-    properties = {
-        name: {key: value for key, value in each.items() if key != "default"}
-        for name, each in schema.get("properties", {}).items()
+    properties: Mapping[str, dict[str, Any]] = schema["properties"]
+    return {
+        **schema,
+        "properties": {
+            name: {key: value for key, value in each.items() if key != "default"} for name, each in properties.items()
+        },
+        "required": [each.name for each in attrs.fields(cls) if each.default is not UNSET],
     }
-    return {**schema, "properties": properties} if properties else schema
 
 
 def _operation(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
@@ -111,4 +150,3 @@ def _responses(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
         "4XX": failure,
         "5XX": failure,
     }
-

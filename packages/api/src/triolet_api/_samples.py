@@ -5,6 +5,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -72,7 +73,7 @@ def points(samples: Samples, kind: str, latest: int) -> list[dict[str, Any]]:
     since = time.time() - latest
     kept = [sample for sample in ring if sample.at >= since]
     make = {"app": _app_point, "cluster": _cluster_point, "system": _system_point}[kind]
-    return [make(before, after) for before, after in zip(kept, kept[1:], strict=False)]
+    return [make(before, after) for before, after in pairwise(kept)]
 
 
 def _rate(before: Sample, after: Sample, name: str) -> float:
@@ -128,7 +129,7 @@ def _system_point(before: Sample, after: Sample) -> dict[str, Any]:
 def chart(samples: Samples) -> dict[str, list[float]]:
     """Return 60 samples, one a second, as WuKongIM 1.2.6's monitor draws them; zeros where there was no server yet."""
     kept = list(samples.fine)
-    pairs = list(zip(kept, kept[1:], strict=False))[-60:]
+    pairs = list(pairwise(kept))[-60:]
 
     def filled(values: list[float]) -> list[float]:
         return [0.0] * (60 - len(values)) + values

@@ -17,15 +17,16 @@ from triolet_api._call import WRITE, Call, Caller, Route, Services
 from triolet_api._errors import BAD_FORMAT, ApiError
 from triolet_api._fields import read_object
 from triolet_api._limits import RateLimit
-from triolet_core import NotFound, Overloaded, StoreClosed, StoreError, StoreFull
-from triolet_core.hooks import BackendError
+from triolet_core import BackendError, NotFound, Overloaded, StoreClosed, StoreError, StoreFull
 
 CORS = (
     ("Access-Control-Allow-Origin", "*"),
     (
         "Access-Control-Allow-Headers",
-        "Content-Type, Authorization, Content-Length, Accept-Encoding, X-CSRF-Token, token, accept, origin,"
-        " Cache-Control, X-Requested-With, appid, noncestr, sign, timestamp, Idempotency-Key",
+        (
+            "Content-Type, Authorization, Content-Length, Accept-Encoding, X-CSRF-Token, token, accept, origin,"
+            " Cache-Control, X-Requested-With, appid, noncestr, sign, timestamp, Idempotency-Key"
+        ),
     ),
     ("Access-Control-Allow-Methods", "POST, OPTIONS, GET, PUT,DELETE,PATCH"),
 )

@@ -23,11 +23,18 @@ class Addresses:
         return sorted(self._blocked)
 
     def is_blocked(self, address: str) -> bool:
-        """Whether a peer is turned away."""
-        return bool(self._blocked) and plain(address) in self._blocked
+        """Whether a peer is turned away; one without an IP address (a Unix socket) never is."""
+        try:
+            return bool(self._blocked) and plain(address) in self._blocked
+        except ValueError:
+            return False
 
     async def block(self, addresses: Sequence[str]) -> None:
-        """Turn addresses away from now on; connections that are open stay."""
+        """Turn addresses away from now on; connections that are open stay.
+
+        Raises:
+            ValueError: One is no address; nothing is changed.
+        """
         await self._change({plain(each) for each in addresses}, set())
 
     async def unblock(self, addresses: Sequence[str]) -> None:

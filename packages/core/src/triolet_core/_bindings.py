@@ -18,8 +18,7 @@ class Bindings:
 
     def of(self, uid: str) -> PluginBinding | None:
         """Return the binding of a uid."""
-        value = self._store.read(lambda txn: txn.get(keys.binding(uid)))
-        return None if value is None else records.decode_binding(value)
+        return self._store.read(lambda txn: _binding(txn, uid))
 
     async def all(self, *, plugin_no: str = "") -> list[PluginBinding]:
         """Return every binding, or those of one plugin, by uid."""
@@ -38,18 +37,33 @@ class Bindings:
 
     async def bind(self, uid: str, plugin_no: str) -> None:
         """Bind a uid to a plugin; an empty name unbinds it."""
+        if not plugin_no:
+            await self.unbind(uid)
+            return
 
         def function(sealer: Sealer) -> None:
-            known = sealer.txn.get(keys.binding(uid))
-            created = records.decode_binding(known).created if known is not None else sealer.now
+            known = _binding(sealer.txn, uid)
+            created = sealer.now if known is None else known.created
             binding = PluginBinding(uid=uid, plugin_no=plugin_no, created=created, updated=sealer.now)
-            value = records.encode_binding(binding) if plugin_no else None
-            sealer.emit(PutRows(slot_of(uid), ((keys.binding(uid), value),)))
+            _put(sealer, uid, records.encode_binding(binding))
 
         await self._store.writer.change(function)
 
     async def unbind(self, uid: str, plugin_no: str = "") -> None:
         """Unbind a uid, from `plugin_no` only if that is given."""
-        known = self.of(uid)
-        if known is not None and plugin_no in ("", known.plugin_no):
-            await self.bind(uid, "")
+
+        def function(sealer: Sealer) -> None:
+            known = _binding(sealer.txn, uid)
+            if known is not None and plugin_no in ("", known.plugin_no):
+                _put(sealer, uid, None)
+
+        await self._store.writer.change(function)
+
+
+def _binding(txn: lmdb.Transaction, uid: str) -> PluginBinding | None:
+    value = txn.get(keys.binding(uid))
+    return None if value is None else records.decode_binding(value)
+
+
+def _put(sealer: Sealer, uid: str, value: bytes | None) -> None:
+    sealer.emit(PutRows(slot_of(uid), ((keys.binding(uid), value),)))

@@ -16,17 +16,20 @@ from triolet_core._commands import Commands
 from triolet_core._commits import CommitLog
 from triolet_core._conversations import Conversations
 from triolet_core._delivery import Delivery, Lanes
-from triolet_core._messages import Messages, SendBatch
+from triolet_core._messages import Messages
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
+from triolet_core._queues import DurableQueues
 from triolet_core._retention import Retention
 from triolet_core._revisions import Revisions
 from triolet_core._search import Search
+from triolet_core._send_batch import SendBatch
 from triolet_core._streams import Streams
 from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
 from triolet_core.hooks import Hooks
+from triolet_core.model import plain_channel
 from triolet_core.store import Store, Work, open_store
 
 
@@ -69,12 +72,13 @@ class Broker:
     bindings: Bindings
     addresses: Addresses
     commits: CommitLog
+    queues: DurableQueues
     metrics: Metrics
     started_at: float
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
     services: dict[str, Any] = attrs.Factory(dict)
-    """What plugins offer to others, by the plugin's name."""
+    """What plugins offer to others, by the plugin's name; its methods are in the plugin's documentation."""
     plugin_phases: Callable[[], dict[str, str]] = dict
     """What each plugin is doing, by name; set by the host."""
     _store: Store
@@ -116,7 +120,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
     """Open the store in `config.node.data_path` and start what works on it; on leaving, flush and close."""
     hooks = Hooks()
     compat = config.compat.choices
-    presence = Presence(compat, hooks.presence_changed)
+    presence = Presence(compat, hooks.presence_changed, only_masters_are_online=config.auth.token_auth_on)
     after_commit = _AfterCommit()
     async with open_store(
         config.node.data_path,
@@ -126,12 +130,13 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         after_commit=after_commit,
         clock_s=clock_s,
     ) as store:
-        channels = Channels(store, hooks, cache_count=config.channel.cache_count)
-        lanes = Lanes(presence, channels, hooks, only_masters_are_online=config.auth.token_auth_on)
         commits = CommitLog(store)
-        after_commit.connect(lanes, commits)
+        channels = Channels(store, hooks, cache_count=config.channel.cache_count, wiped=commits.forget)
+        lanes = Lanes(presence, channels, hooks)
+        streams = Streams(store, channels, presence, config.stream, clock_s)
+        after_commit.connect(lanes, commits, streams)
         messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
-        conversations = Conversations(store, compat, config.conversation)
+        conversations = Conversations(store, compat, config.conversation, clock_s)
         broker = Broker(
             config=config,
             compat=compat,
@@ -142,20 +147,24 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
                 store,
                 channels,
                 presence,
+                hooks,
                 config.auth,
                 kicks_whatever_the_level=compat.kicks_whatever_the_level,
             ),
             messages=messages,
             conversations=conversations,
-            commands=Commands(store),
-            streams=Streams(store, channels, presence, config.stream, clock_s),
+            commands=Commands(store, messages.is_alive),
+            streams=streams,
             revisions=Revisions(store, messages),
-            retention=Retention(store, config.retention, clock_s),
+            retention=Retention(
+                store, config.retention, tmp_suffix=config.channel.tmp_suffix, forget=channels.forget, clock_s=clock_s
+            ),
             search=Search(store, messages.is_alive),
             catalog=Catalog(store, conversations),
             bindings=Bindings(store),
             addresses=Addresses(store),
             commits=commits,
+            queues=DurableQueues(store),
             metrics=Metrics(),
             started_at=clock_s(),
             store=store,
@@ -174,21 +183,31 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
 
 
 class _AfterCommit:
-    """What follows a commit: the commit log's readers wake, the messages go to their lanes."""
+    """What follows a commit: the commit log's readers wake, streams are known, messages go to their lanes."""
 
     def __init__(self) -> None:
         self._lanes: Lanes | None = None
         self._commits: CommitLog | None = None
+        self._streams: Streams | None = None
 
-    def connect(self, lanes: Lanes, commits: CommitLog) -> None:
+    def connect(self, lanes: Lanes, commits: CommitLog, streams: Streams) -> None:
         self._lanes = lanes
         self._commits = commits
+        self._streams = streams
 
     async def __call__(self, batch: Sequence[Work]) -> None:
         deliveries: list[Delivery] = []
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
+                if work.before is not None and self._commits is not None:
+                    for judged in work.judged:  # messages of these channels were changed
+                        self._commits.forget(plain_channel(judged.channel))
+                if self._streams is not None:
+                    for channel, client_msg_no in work.streams:
+                        self._streams.remember(channel, client_msg_no)
         if deliveries and self._lanes is not None and self._commits is not None:
-            self._commits.announce()
+            stored = [delivery.message for delivery in deliveries if delivery.message.seq]
+            if stored:
+                self._commits.announce(stored)
             await self._lanes.hand_over(deliveries)

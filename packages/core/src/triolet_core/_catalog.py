@@ -67,7 +67,7 @@ class Catalog:
         self._conversations = conversations
 
     async def channels(self, accept: Callable[[ChannelRow], bool], *, most: int = 100_000) -> list[ChannelRow]:
-        """Return the channels that `accept` takes, the newest first."""
+        """Return the channels that `accept` takes, the newest first; it stops looking once it has `most`."""
 
         def look(txn: lmdb.Transaction) -> list[ChannelRow]:
             found = []
@@ -79,7 +79,7 @@ class Catalog:
                 if len(found) >= most:
                     break
             found.sort(key=lambda row: (row.created, row.key), reverse=True)
-            return found
+            return found[:most]
 
         return await self._store.read_long(look)
 

@@ -38,9 +38,22 @@ _TABLES: Mapping[int, tuple[str, Callable[[bytes], object]]] = {
     keys.ALLOWED: ("allowed", _read_uid),
     keys.MESSAGE: ("messages", bytes),  # decoded with their channel, see `_check_entry`
     keys.FLOOR: ("floors", bytes),
+    keys.REVISION: ("revisions", records.decode_revision),
+    keys.EXPIRY: ("expiries", records.decode_place),
+    keys.STREAM: ("streams", records.decode_stream),
+    keys.LANE: ("lanes of streams", records.decode_lane),
+    keys.STREAM_EVENT: ("events of streams", records.decode_event),
+    keys.EVENT_ID: ("ids of events", bytes),
+    keys.OPEN_STREAM: ("open streams", records.decode_open),
     keys.DEVICE: ("devices", records.decode_device),
     keys.SYSTEM: ("system accounts", _read_uid),
+    keys.BINDING: ("plugin bindings", records.decode_binding),
+    keys.ADDRESS: ("blocked addresses", _read_uid),
     keys.CONVERSATION: ("conversations", records.decode_position),
+    keys.COMMAND: ("waiting commands", bytes),
+    keys.COMMAND_TAIL: ("command queues", records.decode_command_tail),
+    keys.QUEUE: ("queued", bytes),
+    keys.QUEUE_STATE: ("queues", records.decode_queue_state),
 }
 _TABLES_OF_NODE: Mapping[int, tuple[str, Callable[[bytes], object]]] = {
     keys.META: ("facts", bytes),

@@ -17,7 +17,7 @@ from triolet_core._channels import Channels
 from triolet_core._presence import Presence
 from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks, OfflineMessage
-from triolet_core.model import NO_PERSIST, SYSTEM_UID, ChannelKey, ChannelType, DeviceLevel, Message
+from triolet_core.model import NO_PERSIST, SYSTEM_UID, ChannelKey, ChannelType, Message
 from triolet_core.session import Session
 
 LANES = 8
@@ -95,11 +95,10 @@ class _Collected:
 class Lanes:
     """The delivery tasks and their queues."""
 
-    def __init__(self, presence: Presence, channels: Channels, hooks: Hooks, *, only_masters_are_online: bool) -> None:
+    def __init__(self, presence: Presence, channels: Channels, hooks: Hooks) -> None:
         self._presence = presence
         self._channels = channels
         self._hooks = hooks
-        self._only_masters = only_masters_are_online
         self._log = structlog.get_logger("delivery")
         ends = [trio.open_memory_channel[list[Delivery]](LANE_BATCHES) for _ in range(LANES)]
         self._senders = [send for send, _ in ends]
@@ -186,13 +185,8 @@ class Lanes:
         topic = self._hooks.offline_messages
         if not topic.has_subscribers or message.flags & NO_PERSIST or message.channel.type == ChannelType.AGENT:
             return
-        offline = tuple(uid for uid in uids if uid not in (message.sender, SYSTEM_UID) and not self._is_online(uid))
+        reachable = self._presence.is_reachable
+        offline = tuple(uid for uid in uids if uid not in (message.sender, SYSTEM_UID) and not reachable(uid))
         if offline:
             self.offline += len(offline)
             topic.publish(OfflineMessage(message=message, to_uids=offline))
-
-    def _is_online(self, uid: str) -> bool:
-        sessions = self._presence.sessions(uid)
-        if not self._only_masters:
-            return bool(sessions)
-        return any(session.device.level == DeviceLevel.MASTER for session in sessions)

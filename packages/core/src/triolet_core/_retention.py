@@ -4,6 +4,7 @@ One slot at a time is looked at, and deleted from in small transactions, so that
 LMDB uses the pages again, so the file stops growing once as much goes as comes.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,15 +15,16 @@ import lmdb
 import structlog
 import trio
 
+from triolet_core._deletion import delete_messages
 from triolet_core._ids import seconds_of_id
 from triolet_core.config import RetentionConfig
-from triolet_core.errors import StoreError
+from triolet_core.errors import TrioletError
 from triolet_core.model import COMMAND_SUFFIX, SLOT_COUNT, ChannelInfo, ChannelKey, ChannelType
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
 from triolet_core.store._sealer import Sealer
-from triolet_core.store._tables import DeleteMessages, PutRows
+from triolet_core.store._tables import DropChannel, PutRows
 
 CHUNK = 500
 """Messages, or rows, deleted in one transaction."""
@@ -36,12 +38,34 @@ class Policy:
     count: int
 
 
+@attrs.frozen
+class _Found:
+    """What a look at a slot found to be deleted."""
+
+    messages: list[tuple[ChannelKey, tuple[int, ...]]]
+    rows: list[bytes]
+    channels: list[ChannelKey]
+
+
 class Retention:
     """Deletes what is no longer to be kept."""
 
-    def __init__(self, store: Store, config: RetentionConfig, clock_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: RetentionConfig,
+        *,
+        tmp_suffix: str,
+        forget: Callable[[ChannelKey], None],
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
         self._store = store
-        self._config = config
+        self._default = Policy(math.ceil(config.max_age), config.max_count)
+        self._by_type = {kind: Policy(age, count) for kind, (age, count) in config.by_type().items()}
+        self._cache_s = config.cache_days * 86_400
+        self._interval_s = config.interval
+        self._forget = forget
+        self._tmp_suffix = tmp_suffix
         self._clock_s = clock_s
         self._log = structlog.get_logger("retention")
         self.deleted = 0
@@ -49,24 +73,25 @@ class Retention:
 
     def policy(self, key: ChannelKey, info: ChannelInfo | None) -> Policy:
         """Return what a channel keeps: what it was given itself, else what its type is, else the default."""
-        config = self._config
         if key.type == ChannelType.TEMP or key.id.endswith(COMMAND_SUFFIX):
-            return Policy(int(config.cache_days * 86_400), 0)
-        default = config.by_type().get(key.type, (int(config.max_age), config.max_count))
-        own = info or ChannelInfo()
-        return Policy(own.keep_s or default[0], own.keep_count or default[1])
+            return Policy(self._cache_s, 0)
+        default = self._by_type.get(key.type, self._default)
+        if info is None:
+            return default
+        return Policy(info.keep_s or default.age_s, info.keep_count or default.count)
 
     async def run(self) -> None:
-        """Look at every slot once in `retention.interval`."""
+        """Look at every slot once in `retention.interval`, the first time when that is over."""
+        due = trio.current_time()
         while True:
-            started = trio.current_time()
+            due = max(due + self._interval_s, trio.current_time())
+            await trio.sleep_until(due)
             for slot in range(SLOT_COUNT):
                 try:
                     await self.sweep(slot)
-                except StoreError as exc:
+                except TrioletError as exc:
                     self._log.warning("retention put off", slot=slot, detail=str(exc))
             self.sweeps += 1
-            await trio.sleep_until(started + self._config.interval)
 
     async def sweep_all(self) -> int:
         """Look at every slot now; returns how many messages were deleted."""
@@ -78,32 +103,26 @@ class Retention:
     async def sweep(self, slot: int) -> None:
         """Delete what one slot no longer keeps."""
         now = int(self._clock_s())
-        while await self._store.writer.change(lambda sealer: self._expire(sealer, slot, now)):
-            pass
-        for key, number, seqs in await self._store.read_long(lambda txn: list(self._surplus(txn, slot, now))):
-            await self._store.writer.change(partial(self._drop, slot=slot, key=key, number=number, seqs=seqs))
-        old = await self._store.read_long(lambda txn: self._old_commands(txn, slot, now))
-        for start in range(0, len(old), CHUNK):
-            operation = PutRows(slot, tuple((raw, None) for raw in old[start : start + CHUNK]))
+        while self._store.read(lambda txn: _first_due(txn, slot)) <= now:
+            self.deleted += await self._store.writer.change(lambda sealer: _expire(sealer, slot, now))
+        found = await self._store.read_long(lambda txn: self._look(txn, slot, now))
+        for key, seqs in found.messages:
+            self.deleted += await self._store.writer.change(partial(_drop, key=key, seqs=seqs))
+        for start in range(0, len(found.rows), CHUNK):
+            operation = PutRows(slot, tuple((raw, None) for raw in found.rows[start : start + CHUNK]))
             await self._store.writer.change(partial(Sealer.emit, operation=operation))
+        for key in found.channels:
+            await self._store.writer.change(partial(_drop_channel, key=key), after=partial(self._forget, key))
 
-    def _expire(self, sealer: Sealer, slot: int, now: int) -> bool:
-        """Delete messages whose time has come; returns whether there may be more."""
-        due: dict[int, list[int]] = {}
-        rows: list[tuple[bytes, bytes | None]] = []
-        for raw, value in islice(_queries.rows(sealer.txn, keys.expiries(slot)), CHUNK):
-            if keys.due_of(raw) > now:
-                break
-            number, seq = records.decode_place(value)
-            due.setdefault(number, []).append(seq)
-            rows.append((raw, None))
-        for number, seqs in due.items():
-            self._drop(sealer, slot, _queries.channel_name(sealer.txn, slot, number), number, tuple(seqs))
-        if rows:
-            sealer.emit(PutRows(slot, tuple(rows)))
-        return len(rows) == CHUNK
+    def _look(self, txn: lmdb.Transaction, slot: int, now: int) -> "_Found":
+        oldest = now - self._cache_s
+        return _Found(
+            list(self._surplus(txn, slot, now)),
+            [*_old_commands(txn, slot, oldest), *_lost(txn, slot, oldest)],
+            list(self._used_up(txn, slot, oldest)),
+        )
 
-    def _surplus(self, txn: lmdb.Transaction, slot: int, now: int) -> Iterator[tuple[ChannelKey, int, tuple[int, ...]]]:
+    def _surplus(self, txn: lmdb.Transaction, slot: int, now: int) -> Iterator[tuple[ChannelKey, tuple[int, ...]]]:
         """Yield what is too old or too much, in pieces."""
         for key, number in _queries.channels(txn, slot):
             record = _queries.channel_record(txn, key)
@@ -111,8 +130,7 @@ class Retention:
             if not policy.age_s and not policy.count:
                 continue
             oldest = now - policy.age_s if policy.age_s else 0
-            last = _queries.last_seq(txn, slot, number)
-            lowest = last - policy.count + 1 if policy.count else 0
+            lowest = _queries.lowest_of_newest(txn, slot, number, policy.count) if policy.count else 0
             found: list[int] = []
             for raw, value in _queries.rows(txn, keys.numbered(slot, keys.MESSAGE, number)):
                 seq, (_, timestamp, _) = keys.seq_of(raw), records.id_and_time(value)
@@ -120,17 +138,68 @@ class Retention:
                     break
                 found.append(seq)
                 if len(found) == CHUNK:
-                    yield key, number, tuple(found)
+                    yield key, tuple(found)
                     found = []
             if found:
-                yield key, number, tuple(found)
+                yield key, tuple(found)
 
-    def _drop(self, sealer: Sealer, slot: int, key: ChannelKey, number: int, seqs: tuple[int, ...]) -> None:
-        sealer.emit(DeleteMessages(slot, number, seqs, sealer.tail(key).seq))
-        self.deleted += len(seqs)
+    def _used_up(self, txn: lmdb.Transaction, slot: int, oldest: int) -> Iterator[ChannelKey]:
+        """Yield the temporary channels, one for each send to listed users, that are old and empty."""
+        for key, number in _queries.channels(txn, slot):
+            if key.type != ChannelType.TEMP or not key.id.endswith(self._tmp_suffix):
+                continue
+            record = _queries.channel_record(txn, key)
+            is_old = record is not None and record.info is None and record.created < oldest
+            if is_old and not _queries.first_seq(txn, slot, number):
+                yield key
 
-    def _old_commands(self, txn: lmdb.Transaction, slot: int, now: int) -> list[bytes]:
-        """Return the queue rows of commands that nobody fetched in `offline.cacheDays`."""
-        oldest = now - self._config.cache_days * 86_400
-        rows = _queries.rows(txn, keys.table(slot, keys.QUEUE))
-        return [raw for raw, value in rows if seconds_of_id(int.from_bytes(value, "big")) < oldest]
+
+def _first_due(txn: lmdb.Transaction, slot: int) -> float:
+    """Return the second at which the next message of a slot expires."""
+    return next((keys.due_of(raw) for raw, _ in _queries.rows(txn, keys.expiries(slot))), math.inf)
+
+
+def _expire(sealer: Sealer, slot: int, now: int) -> int:
+    """Delete some of the messages whose time has come; returns how many."""
+    due: dict[int, list[int]] = {}
+    rows: list[tuple[bytes, bytes | None]] = []
+    for raw, value in islice(_queries.rows(sealer.txn, keys.expiries(slot)), CHUNK):
+        if keys.due_of(raw) > now:
+            break
+        number, seq = records.decode_place(value)
+        due.setdefault(number, []).append(seq)
+        rows.append((raw, None))
+    for number, seqs in due.items():
+        delete_messages(sealer, _queries.channel_name(sealer.txn, slot, number), seqs)
+    sealer.emit(PutRows(slot, tuple(rows)))
+    return len(rows)
+
+
+def _drop(sealer: Sealer, key: ChannelKey, seqs: tuple[int, ...]) -> int:
+    delete_messages(sealer, key, seqs)
+    return len(seqs)
+
+
+def _drop_channel(sealer: Sealer, key: ChannelKey) -> None:
+    tail = sealer.tail(key)
+    if not _queries.first_seq(sealer.txn, tail.slot, tail.number):
+        sealer.emit(DropChannel(tail.slot, key, tail.number))
+        sealer.forget(key)
+
+
+def _old_commands(txn: lmdb.Transaction, slot: int, oldest: int) -> Iterator[bytes]:
+    """Yield the queue rows of commands that nobody fetched."""
+    for raw, value in _queries.rows(txn, keys.table(slot, keys.COMMAND)):
+        if seconds_of_id(int.from_bytes(value, "big")) < oldest:
+            yield raw
+
+
+def _lost(txn: lmdb.Transaction, slot: int, oldest: int) -> Iterator[bytes]:
+    """Yield the rows of streams that never had a message, which would take them along."""
+    for raw, value in _queries.rows(txn, keys.table(slot, keys.STREAM)):
+        stream = records.decode_stream(value)
+        if not stream.message_id and stream.active < oldest:
+            yield raw
+            for table in (keys.LANE, keys.STREAM_EVENT, keys.EVENT_ID):
+                prefix = keys.table(slot, table) + raw[3:]
+                yield from (row for row, _ in _queries.rows(txn, prefix))

@@ -11,16 +11,19 @@ from itertools import islice
 from typing import Any
 
 import attrs
+import lmdb
 
+from triolet_core._deletion import delete_messages
 from triolet_core._messages import Messages
+from triolet_core._stream_events import empty_stream
 from triolet_core.errors import NotFound
 from triolet_core.model import (
     REVISED,
+    STREAMED,
     SYNC_ONCE,
     SYSTEM_UID,
     ChannelKey,
     ChannelType,
-    Device,
     Draft,
     Message,
     Revision,
@@ -29,10 +32,11 @@ from triolet_core.model import (
 )
 from triolet_core.store import Store, _queries
 from triolet_core.store._sealer import Sealer
-from triolet_core.store._tables import DeleteMessages, ReviseMessage
+from triolet_core.store._tables import ReviseMessage
 
 MAX_DELETED = 10_000
 """Messages deleted in one transaction."""
+_MOST = 2**63
 COMMAND_TYPE = 99
 RECALL_COMMAND, EDIT_COMMAND, DELETE_COMMAND = "messageRevoke", "messageEdit", "messageDelete"
 
@@ -66,54 +70,69 @@ class Revisions:
         message = self._messages.by_id(key, message_id)
         if message is None:
             raise NotFound("no such message")
-        known = self.revision(message)
-        if known is not None and known.kind is RevisionKind.RECALLED:
-            if kind is RevisionKind.RECALLED:
-                return known
-            raise NotFound("the message was recalled")
         revisions: list[Revision] = []
 
-        def change(sealer: Sealer) -> None:
-            revisions.append(_revise(sealer, key, message.seq, kind, payload, by))
+        def change(sealer: Sealer) -> bool:
+            revision, is_new = _revise(sealer, key, message.seq, kind, payload, by)
+            revisions.append(revision)
+            return is_new
 
         command = EDIT_COMMAND if kind is RevisionKind.EDITED else RECALL_COMMAND
         param = {"message_id": str(message_id), "message_seq": message.seq, "by": by}
-        await self._messages.send_with(change, *_command(key, message.sender, command, param))
+        await self._messages.send_with(change, key, _speaker(key, message.sender), _command(command, param))
         return revisions[-1]
 
     async def delete(self, key: ChannelKey, seqs: Sequence[int]) -> int:
-        """Delete messages for good; returns how many there were."""
-        return await self._delete(key, lambda sealer: tuple(dict.fromkeys(seqs)), {"message_seqs": list(seqs)})
+        """Delete messages for good; returns how many there were. Each 10,000 are a transaction."""
+        wanted = sorted({seq for seq in seqs if 0 < seq < _MOST})
+        total = 0
+        for start in range(0, len(wanted), MAX_DELETED):
+            some = wanted[start : start + MAX_DELETED]
+            deleted = await self._delete(key, lambda _, some=some: some, lambda gone: {"message_seqs": gone})  # type: ignore[misc]  # mypy does not infer a lambda's default
+            total += len(deleted)
+        return total
 
     async def delete_range(self, key: ChannelKey, first: int, last: int) -> int:
-        """Delete the messages from `first` to `last`, both included; returns how many there were."""
+        """Delete the messages from `first` to `last`, both included; returns how many there were.
+
+        Each 10,000 are a transaction, which tells of its part of the range.
+        """
+        first = max(first, 1)
         total = 0
         while True:
 
-            def of_range(sealer: Sealer) -> tuple[int, ...]:
-                found = islice(_queries.messages_from(sealer.txn, key, first), MAX_DELETED)
-                return tuple(message.seq for message in found if message.seq <= last)
+            def of_range(txn: lmdb.Transaction, first: int = first) -> list[int]:
+                return list(islice(_queries.seqs_between(txn, key, first, last), MAX_DELETED))
 
-            count = await self._delete(key, of_range, {"first_seq": first, "last_seq": last})
-            total += count
-            if count < MAX_DELETED:
+            def told(gone: list[int], first: int = first) -> dict[str, Any]:
+                return {"first_seq": first, "last_seq": last if len(gone) < MAX_DELETED else gone[-1]}
+
+            gone = await self._delete(key, of_range, told)
+            total += len(gone)
+            if len(gone) < MAX_DELETED:
                 return total
+            first = gone[-1] + 1
 
-    async def _delete(self, key: ChannelKey, pick: Callable[[Sealer], tuple[int, ...]], param: dict[str, Any]) -> int:
-        count = 0
-
-        def change(sealer: Sealer) -> None:
-            nonlocal count
-            picked = [seq for seq in pick(sealer) if _queries.message_at(sealer.txn, key, seq) is not None]
-            count = len(picked)
-            if picked:
-                tail = sealer.tail(key)
-                sealer.emit(DeleteMessages(tail.slot, tail.number, tuple(picked), tail.seq))
-
+    async def _delete(
+        self,
+        key: ChannelKey,
+        pick: Callable[[lmdb.Transaction], list[int]],
+        told: Callable[[list[int]], dict[str, Any]],
+    ) -> list[int]:
         if not self._messages.max_seq(key):
-            return 0
-        await self._messages.send_with(change, *_command(key, SYSTEM_UID, DELETE_COMMAND, param))
-        return count
+            return []
+        draft = _command(DELETE_COMMAND, {})
+        gone: list[int] = []
+
+        def change(sealer: Sealer) -> bool:
+            gone[:] = [seq for seq in pick(sealer.txn) if _queries.message_at(sealer.txn, key, seq) is not None]
+            if gone:
+                delete_messages(sealer, key, gone)
+                draft.payload = _payload(DELETE_COMMAND, told(gone))
+            return bool(gone)
+
+        await self._messages.send_with(change, key, _speaker(key, SYSTEM_UID), draft)
+        return gone
 
     def revision(self, message: Message) -> Revision | None:
         """Return what was done to a message."""
@@ -129,31 +148,40 @@ class Revisions:
         return {message_id: revision for message_id, revision in found.items() if revision is not None}
 
 
-def _revise(sealer: Sealer, key: ChannelKey, seq: int, kind: RevisionKind, payload: bytes, by: str) -> Revision:
+def _revise(
+    sealer: Sealer, key: ChannelKey, seq: int, kind: RevisionKind, payload: bytes, by: str
+) -> tuple[Revision, bool]:
+    """Return what is now known of the message, and whether that is new."""
     message = _queries.message_at(sealer.txn, key, seq)
     if message is None:
         raise NotFound("no such message")
     known = _queries.revision(sealer.txn, message)
+    if known is not None and known.kind is RevisionKind.RECALLED:
+        if kind is RevisionKind.RECALLED:
+            return known, False
+        raise NotFound("the message was recalled")
     revision = Revision(kind=kind, by=by, at=sealer.now, version=known.version + 1 if known is not None else 1)
     tail = sealer.tail(key)
     changed = attrs.evolve(message, payload=payload, marks=message.marks | REVISED)
     sealer.emit(ReviseMessage(tail.slot, tail.number, changed, revision))
-    return revision
+    if kind is RevisionKind.RECALLED and message.marks & STREAMED:
+        empty_stream(sealer, message)
+    return revision, True
 
 
-def _command(key: ChannelKey, sender: str, command: str, param: dict[str, Any]) -> tuple[Device, list[Draft]]:
-    """Return the command that tells the members of a channel; to a person channel one of its ends speaks."""
-    channel_id = key.id
-    if key.type in (ChannelType.PERSON, ChannelType.AGENT):
-        first, second = ends_of(key)
-        sender = sender if sender in (first, second) else first
-        channel_id = second if sender == first else first
-    payload = {"type": COMMAND_TYPE, "cmd": command, "param": param}
-    draft = Draft(
-        channel_id,
-        key.type,
-        json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
-        f"{uuid.uuid4().hex}0",
-        SYNC_ONCE,
-    )
-    return Device(uid=sender, is_server=True), [draft]
+def _speaker(key: ChannelKey, uid: str) -> str:
+    """Return whom a command is from: to a person channel one of its ends speaks."""
+    if key.type not in (ChannelType.PERSON, ChannelType.AGENT):
+        return uid
+    first, second = ends_of(key)
+    return uid if uid in (first, second) else first
+
+
+def _command(command: str, param: dict[str, Any]) -> Draft:
+    payload = _payload(command, param)
+    return Draft("", 0, payload, f"{uuid.uuid4().hex}0", SYNC_ONCE)
+
+
+def _payload(command: str, param: dict[str, Any]) -> bytes:
+    text = {"type": COMMAND_TYPE, "cmd": command, "param": param}
+    return json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode()

@@ -38,7 +38,7 @@ class Query:
 
 
 class Search:
-    """Reads through the store in a thread."""
+    """Reads through the store in a thread, over a million messages at most."""
 
     def __init__(self, store: Store, is_alive: Callable[[Message], bool]) -> None:
         self._store = store
@@ -80,7 +80,8 @@ class Search:
     def _newest(self, messages: Iterator[Message], query: Query, limit: int) -> tuple[list[Message], bool]:
         found: list[Message] = []
         for count, message in enumerate(messages):
-            if count >= MAX_LOOKED_AT or (query.start and message.timestamp < query.start - _CLOCK_STEP_S):
+            is_behind = query.start and message.timestamp < query.start - _CLOCK_STEP_S
+            if count >= MAX_LOOKED_AT or is_behind or message.message_id <= query.after_id:
                 break
             if not _matches(message, query) or not self._is_alive(message):
                 continue
@@ -97,7 +98,6 @@ def _matches(message: Message, query: Query) -> bool:
         and (not query.topic or message.topic == query.topic)
         and query.start <= message.timestamp <= (query.end or message.timestamp)
         and (not query.before_id or message.message_id < query.before_id)
-        and message.message_id > query.after_id
         and (not query.part or query.part in message.payload)
         and (not query.keyword or query.keyword.casefold() in text_of(message.payload).casefold())
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from triolet_core._channels import Channels, refusal_of
 from triolet_core._presence import Presence
 from triolet_core.config import AuthConfig
+from triolet_core.hooks import Hooks
 from triolet_core.model import (
     FORBIDDEN_ID_CHARACTERS,
     MAX_ID_BYTES,
@@ -18,6 +19,7 @@ from triolet_core.model import (
     DeviceLevel,
     DeviceToken,
     ReasonCode,
+    UserInfo,
     slot_of,
 )
 from triolet_core.store import Store, _queries
@@ -37,6 +39,7 @@ class Users:
         store: Store,
         channels: Channels,
         presence: Presence,
+        hooks: Hooks,
         config: AuthConfig,
         *,
         kicks_whatever_the_level: bool,
@@ -44,6 +47,7 @@ class Users:
         self._store = store
         self._channels = channels
         self._presence = presence
+        self._hooks = hooks
         self._config = config
         self._kicks_whatever_the_level = kicks_whatever_the_level
 
@@ -57,8 +61,8 @@ class Users:
         level = self._level(request)
         if level is None:
             return ReasonCode.AUTH_FAIL, DeviceLevel.SLAVE
-        facts = await self._channels.facts(ChannelKey(request.uid, ChannelType.PERSON))
-        if facts.info is not None and facts.info.ban:
+        info = self._channels.known.person_info(request.uid)
+        if info is not None and info.ban:
             return ReasonCode.BAN, DeviceLevel.SLAVE
         return ReasonCode.SUCCESS, level
 
@@ -84,13 +88,19 @@ class Users:
 
         Returns BAN or DISBAND, with nothing changed, if the user's person channel is.
         """
-        reason = await self._store.writer.change(lambda sealer: _set_token(sealer, uid, flag, level, token))
-        if reason != ReasonCode.SUCCESS:
-            return reason
-        if level == DeviceLevel.MASTER or self._kicks_whatever_the_level:
-            reason = ReasonCode.UNKNOWN if self._kicks_whatever_the_level else ReasonCode.CONNECT_KICK
-            self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
-        return ReasonCode.SUCCESS
+        whatever = self._kicks_whatever_the_level
+        reasons: list[ReasonCode] = []
+
+        def function(sealer: Sealer) -> ReasonCode:
+            reasons.append(_set_token(sealer, uid, flag, level, token))
+            return reasons[-1]
+
+        def after() -> None:
+            if reasons[-1] == ReasonCode.SUCCESS and (level == DeviceLevel.MASTER or whatever):
+                reason = ReasonCode.UNKNOWN if whatever else ReasonCode.CONNECT_KICK
+                self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
+
+        return await self._store.writer.change(function, after=after)
 
     async def quit_device(self, uid: str, flag: int) -> None:
         """Clear the token of a device flag (-1: app, web and pc) and kick its connections."""
@@ -105,6 +115,14 @@ class Users:
                 self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
 
         await self._store.writer.change(function, after=after)
+
+    async def info(self, uid: str) -> UserInfo | None:
+        """Return what a data source knows of a user, None if there is none or it cannot say.
+
+        Raises:
+            BackendError: It failed and has no failure answer.
+        """
+        return await self._hooks.user_info.ask(uid)
 
     def device(self, uid: str, flag: int) -> DeviceToken | None:
         """Return what is stored for a device flag."""

@@ -1,7 +1,8 @@
 """Tools for the tests of plugins and of triolet itself."""
 
+import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -77,17 +78,35 @@ class MemorySession:
         self.kicks.append((int(reason), text, notify))
 
 
+@attrs.define(eq=False)
+class FakeClock:
+    """A time of day that stands still until it is moved: `clock_s` of `open_test_broker`."""
+
+    now: float = 1_700_000_000.0
+    """Seconds since 1970."""
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
 def draft(channel_id: str, payload: bytes = b"hello", *, channel_type: int = 1, client_msg_no: str = "") -> Draft:
     """Return a draft for a channel."""
     return Draft(channel_id=channel_id, channel_type=channel_type, payload=payload, client_msg_no=client_msg_no)
 
 
 @asynccontextmanager
-async def open_test_broker(directory: Path, config: ServerConfig | None = None) -> AsyncIterator[Broker]:
-    """Open a broker without plugins on a store in `directory`."""
+async def open_test_broker(
+    directory: Path, config: ServerConfig | None = None, *, clock_s: Callable[[], float] = time.time
+) -> AsyncIterator[Broker]:
+    """Open a broker without plugins on a store in `directory`; `clock_s` tells it the time of day."""
     config = config or ServerConfig()
     node = attrs.evolve(config.node, data_dir=str(directory))
-    async with open_broker(attrs.evolve(config, node=node)) as broker:
+    async with open_broker(attrs.evolve(config, node=node), clock_s=clock_s) as broker:
         yield broker
 
 
@@ -97,7 +116,7 @@ class SlowStepGuard(trio.abc.Instrument):
     def __init__(self, limit_s: float = 0.05) -> None:
         self.limit_s = limit_s
         self.slow: list[tuple[str, float]] = []
-        self._since = 0.0
+        self._since = math.inf  # until a step begins under it
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Note when the step began."""

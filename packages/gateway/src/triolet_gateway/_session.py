@@ -136,6 +136,11 @@ class ClientSession(Traffic):
         self.outbox.finish()
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the client has logged in."""
+        return self.device is not _NOBODY
+
+    @property
     def is_closing(self) -> bool:
         """Whether nothing more is taken from this client."""
         return self._closing
@@ -215,6 +220,7 @@ class ClientSession(Traffic):
             case wire.AnswerReady():
                 self._answer(event)
             case wire.DisconnectReceived():
+                self.gateway.broker.presence.unregister(self, logout=True)
                 self.end()
             case _:
                 self.gateway.log.debug("event without effect", connection_id=self.connection_id)

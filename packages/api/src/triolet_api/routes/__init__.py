@@ -2,6 +2,7 @@
 
 from triolet_api._call import Route
 from triolet_api.routes import (
+    _backend,
     _channel,
     _cluster_channels,
     _cluster_data,
@@ -38,6 +39,7 @@ ROUTES: tuple[Route, ...] = tuple(
         _monitor,
         _manager,
         _plugin,
+        _backend,
         _cluster_nodes,
         _cluster_channels,
         _cluster_data,

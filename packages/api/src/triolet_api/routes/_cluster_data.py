@@ -393,9 +393,7 @@ async def old_conversations(call: Call, query: ConversationsQuery) -> OldConvers
     """List the conversations of a user as WuKongIM 1.2.6's monitor does."""
     if not query.uid:
         raise ApiError("param invalid", code="missing_field")
-    return OldConversations(
-        int(call.broker.config.conversation.on), (await _conversation_rows(call, query)).data
-    )
+    return OldConversations(int(call.broker.config.conversation.on), (await _conversation_rows(call, query)).data)
 
 
 _READ: dict[str, Any] = {"is_admin": True, "resource": "cluster"}

@@ -128,7 +128,7 @@ def _row(session: Session, node_id: int, now: float) -> tuple[Connection, float]
     row = Connection(
         id=session.connection_id,
         uid=device.uid,
-        ip=counted.address,
+        ip=counted.host,
         port=counted.port,
         last_activity=rfc3339(counted.last_activity),
         uptime=duration(now - counted.started_at),
@@ -146,7 +146,7 @@ def _row(session: Session, node_id: int, now: float) -> tuple[Connection, float]
         out_bytes=counted.out_packet_bytes,
         device=f"{kind}({'主' if device.level == 1 else '从'})",
         device_id=device.device_id,
-        version=counted.version,
+        version=counted.protocol_version,
         proxy_type_format="本地连接",
         leader_id=node_id,
         node_id=node_id,

@@ -1,7 +1,6 @@
 """Recent conversations. Source: http-api.md, section 7."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 from msgspec import UNSET, UnsetType
@@ -267,7 +266,9 @@ async def recent_messages(call: Call, body: RecentsBody) -> list[Recents]:
     if body.channel_id:
         asked = [
             PositionBody(
-                channel_id=body.channel_id, channel_type=body.channel_type or int(ChannelType.PERSON), last_msg_seq=body.last_msg_seq
+                channel_id=body.channel_id,
+                channel_type=body.channel_type or int(ChannelType.PERSON),
+                last_msg_seq=body.last_msg_seq,
             )
         ]
     count = body.msg_count if body.msg_count > 0 else body.limit if body.limit > 0 else DEFAULT_RECENTS

@@ -135,6 +135,13 @@ class OldEventBody:
 
 
 @attrs.frozen(kw_only=True)
+class OldEventQuery:
+    """Whether another stream may run."""
+
+    force: str = field(Text(doc="1: begin beside a running stream"))
+
+
+@attrs.frozen(kw_only=True)
 class EventData:
     """What became of an event."""
 
@@ -359,7 +366,9 @@ def _names(key: ChannelKey, body: ChunkBody | StreamEndBody) -> bool:
 
 
 def _is_over(state: StreamState) -> bool:
-    return state.stream.is_finished or any(lane.key == _MAIN and lane.status not in ("", "open") for lane in state.lanes)
+    return state.stream.is_finished or any(
+        lane.key == _MAIN and lane.status not in ("", "open") for lane in state.lanes
+    )
 
 
 async def chunk(call: Call, body: ChunkBody) -> ChunkAnswer:
@@ -496,5 +505,5 @@ ROUTES = (
     ),
     post("/streammessage/end", end_v1, StreamEndBody, Ok, resource="message"),
     *(post(path, end, StreamEndBody, Ok, resource="message") for path in ("/stream/end", "/stream/close")),
-    post("/event", old_event, OldEventBody, Ok, resource="message"),
+    post("/event", old_event, OldEventBody, Ok, query=OldEventQuery, resource="message"),
 )

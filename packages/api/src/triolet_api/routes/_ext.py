@@ -347,7 +347,9 @@ def _read(path: str, handler: Handler, query: type[Any], answer: Any) -> Route:
 ROUTES = (
     _write("users/ban", ban, UserBody, Ok),
     _write("users/unban", unban, UserBody, Ok),
-    _write("users/blacklist/add", _list_change("Keep users from writing to one.", lambda c: c.add_denied), TargetsBody, Ok),
+    _write(
+        "users/blacklist/add", _list_change("Keep users from writing to one.", lambda c: c.add_denied), TargetsBody, Ok
+    ),
     _write("users/blacklist/remove", _list_change("Let them again.", lambda c: c.remove_denied), TargetsBody, Ok),
     _write("users/whitelist/add", _list_change("Allow only listed users.", lambda c: c.add_allowed), TargetsBody, Ok),
     _write("users/whitelist/remove", _list_change("Take users off it.", lambda c: c.remove_allowed), TargetsBody, Ok),

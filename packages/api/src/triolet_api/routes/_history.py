@@ -156,7 +156,9 @@ def _limao_page(call: Call, body: SyncBody, key: ChannelKey, limit: int) -> Page
     downwards = not body.reverse and not low and bool(high)
     start, end = (max(high - 1, 0), 0) if downwards else (low + 1, high)
     if downwards and not start:
-        return Page(start_message_seq=0, end_message_seq=high, min_message_seq=0, max_message_seq=high, more=0, messages=[])
+        return Page(
+            start_message_seq=0, end_message_seq=high, min_message_seq=0, max_message_seq=high, more=0, messages=[]
+        )
     page = call.broker.messages.sync(key, start=start, end=end, limit=limit, newer=not downwards)
     return Page(
         start_message_seq=low,
@@ -228,7 +230,9 @@ async def commands(call: Call, body: CommandsBody) -> list[MessageObject]:
         return []
     waiting = call.broker.commands.waiting(body.uid, body.limit)
     return [
-        attrs.evolve(message_object(attrs.evolve(each.message, flags=each.message.flags | SYNC_ONCE)), message_seq=each.place)
+        attrs.evolve(
+            message_object(attrs.evolve(each.message, flags=each.message.flags | SYNC_ONCE)), message_seq=each.place
+        )
         for each in waiting
     ]
 

@@ -2,7 +2,6 @@
 
 import attrs
 
-from triolet_api._answers import Ok
 from triolet_api._call import Call, PersonTarget, post
 from triolet_api._errors import ApiError
 from triolet_api._fields import Number, Numbers, Text, field

@@ -112,7 +112,9 @@ ROUTES = (
     post("/channel/whitelist_add", _change("Allow only listed users.", lambda c: c.add_allowed), ListBody, Ok),
     post("/channel/whitelist_set", _change("Replace the allowlist.", lambda c: c.set_allowed), SetBody, Ok),
     post("/channel/whitelist_remove", _change("Take users off it.", lambda c: c.remove_allowed), ListBody, Ok),
-    post("/channel/whitelist_remove_all", _clear("Empty the allowlist.", lambda c: c.remove_all_allowed), ClearBody, Ok),
+    post(
+        "/channel/whitelist_remove_all", _clear("Empty the allowlist.", lambda c: c.remove_all_allowed), ClearBody, Ok
+    ),
     get("/channel/subscribers", _listing("List the members.", lambda c: c.members), ListQuery, _LISTINGS),
     get("/channel/blacklist", _listing("List the denylist.", lambda c: c.denied), ListQuery, _LISTINGS),
     get("/channel/whitelist", _listing("List the allowlist.", lambda c: c.allowed), ListQuery, _LISTINGS),

@@ -251,9 +251,7 @@ async def export_topics(call: Call, body: SlotBody) -> list[ExportedChannel]:
 async def export_users(call: Call, body: Nothing) -> list[ExportedDevice]:
     """List every device flag that has a token, with it, for an export."""
     return [
-        ExportedDevice(
-            uid=row.uid, token=row.device.token, device_flag=row.flag, device_level=int(row.device.level)
-        )
+        ExportedDevice(uid=row.uid, token=row.device.token, device_flag=row.flag, device_level=int(row.device.level))
         for row in await call.broker.catalog.devices()
     ]
 

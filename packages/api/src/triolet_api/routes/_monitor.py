@@ -165,7 +165,7 @@ async def varz(call: Call, query: VarzQuery) -> Varz:
 
 def _resident_bytes() -> int:
     try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123, ASYNC230  # a file of the kernel, in memory
+        with open("/proc/self/statm", "rb") as file:  # a file of the kernel, in memory
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

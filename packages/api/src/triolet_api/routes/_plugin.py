@@ -224,7 +224,7 @@ async def handled(call: Call, body: None) -> Content:
     service = call.broker.services.get(name)
     if name not in call.broker.plugin_phases():
         raise ApiError("plugin not found", code="no_plugin", shown=404)
-    if not hasattr(service, "handle_http"):
+    if service is None or not hasattr(service, "handle_http"):
         raise missing("the plugin answers no HTTP")
     answer: Content = await service.handle_http(call.method, rest, dict(call.query), call.raw)
     return answer

@@ -43,7 +43,7 @@ class HeaderBody:
         return NO_PERSIST * self.no_persist | RED_DOT * self.red_dot | SYNC_ONCE * self.sync_once
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # a second base of some bodies
 class ContentBody:
     """What is sent: a payload, or `content` with a `type`, of which a JSON payload is made."""
 
@@ -145,13 +145,18 @@ async def _send_piece(call: Call, body: SendBody) -> Sent:
             payload=_piece(body.data),
         )
     )
-    data = {
-        "message_id": receipt.message_id,
-        "message_idstr": str(receipt.message_id),
-        "message_seq": 0,
-        "client_msg_no": receipt.event_id,
-    }
-    return Sent(**data, data=SentData(**data))
+    return _sent(receipt.message_id, 0, receipt.event_id)
+
+
+def _sent(message_id: int, seq: int, client_msg_no: str) -> Sent:
+    text = str(message_id)
+    return Sent(
+        message_id=message_id,
+        message_idstr=text,
+        message_seq=seq,
+        client_msg_no=client_msg_no,
+        data=SentData(message_id=message_id, message_idstr=text, message_seq=seq, client_msg_no=client_msg_no),
+    )
 
 
 def _piece(payload: bytes) -> Any:
@@ -263,13 +268,7 @@ def answer_to(draft: Draft, receipt: Receipt) -> Any:
     if receipt.reason != ReasonCode.SUCCESS:
         status = 503 if receipt.reason == ReasonCode.SYSTEM_ERROR else 400
         raise ApiError(f"{CANNOT_SEND}: {_reason(receipt.reason)}", code=_reason(receipt.reason), status=status)
-    data = {
-        "message_id": receipt.message_id,
-        "message_idstr": str(receipt.message_id),
-        "message_seq": receipt.seq,
-        "client_msg_no": draft.client_msg_no,
-    }
-    return Sent(**data, data=SentData(**data))
+    return _sent(receipt.message_id, receipt.seq, draft.client_msg_no)
 
 
 def _reason(code: int) -> str:
@@ -283,9 +282,7 @@ ROUTES = (
         send_batch,
         None,
         BatchAnswer | list[Sent | Ok | Failure],
-        takes={
-            "anyOf": [schema_of(BatchBody), {"type": "array", "items": schema_of(SendBody), "maxItems": MAX_BATCH}]
-        },
+        takes={"anyOf": [schema_of(BatchBody), {"type": "array", "items": schema_of(SendBody), "maxItems": MAX_BATCH}]},
         resource="message",
     ),
 )

@@ -1,5 +1,6 @@
 """The settings of core."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -130,7 +131,7 @@ def type_bounds(text: str) -> tuple[int, tuple[int, int]]:
         kind, age, count = 0, 0.0, -1
     if len(parts) != 3 or not 0 < kind < 256 or count < 0:
         raise ValueError(f"{text!r} is not type:age:count, such as 9:1d:1000")
-    return kind, (int(age), count)
+    return kind, (math.ceil(age), count)
 
 
 @attrs.frozen(kw_only=True)

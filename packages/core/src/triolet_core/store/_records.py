@@ -25,6 +25,7 @@ FORMAT = 1
 _MESSAGE = struct.Struct(">QIBBIHHH")
 _LOG = struct.Struct(">HIQ")
 _POSITION = struct.Struct(">QQIIB")
+_QUEUE_STATE = struct.Struct(">QQQ")
 
 
 def encode_message(message: Message) -> bytes:
@@ -78,6 +79,12 @@ def sender_and_flags(value: bytes) -> tuple[bytes, int]:
     """Return only the sender (UTF-8) and the flags of a message record."""
     size = _MESSAGE.size
     return value[size : size + int.from_bytes(value[18:20], "big")], value[12]
+
+
+def is_expired(value: bytes, now: float) -> bool:
+    """Whether the message of a record is not to be handed out any more."""
+    expire = int.from_bytes(value[14:18], "big")
+    return expire > 0 and int.from_bytes(value[8:12], "big") + expire <= now
 
 
 def encode_log(slot: int, number: int, seq: int) -> bytes:
@@ -183,12 +190,12 @@ def decode_place(value: bytes) -> tuple[int, int]:
     return number, seq
 
 
-def encode_queue_tail(last: int, acknowledged: int) -> bytes:
+def encode_command_tail(last: int, acknowledged: int) -> bytes:
     """Encode the ends of a command queue."""
     return _TAIL.pack(last, acknowledged)
 
 
-def decode_queue_tail(value: bytes | None) -> tuple[int, int]:
+def decode_command_tail(value: bytes | None) -> tuple[int, int]:
     """Return (last place given, last place acknowledged), zeros if there is no queue."""
     if value is None:
         return 0, 0
@@ -208,6 +215,7 @@ class StreamRecord:
     is_finished: bool = False
     active: int = 0
     """Second of the last event."""
+    open_lanes: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -285,20 +293,57 @@ class Position:
     channel: ChannelKey
     read_to: int = 0
     deleted_to: int = 0
+    set_at: int = 0
+    """Last sequence number of the channel when the unread count was set: to have sent that or less is not to have
+    read."""
     created: int = 0
     updated: int = 0
 
 
+_HAS_SET_AT = 1 << 63
+"""Bit of `deleted_to` that says that `set_at` follows; most positions do without."""
+
+
 def encode_position(position: Position) -> bytes:
     """Encode a conversation record; the id is in it because a long one is only a digest in the key."""
-    head = _POSITION.pack(
-        position.read_to, position.deleted_to, position.created, position.updated, position.channel.type
-    )
-    return head + position.channel.id.encode()
+    set_at = position.set_at.to_bytes(8, "big") if position.set_at else b""
+    deleted_to = position.deleted_to | (_HAS_SET_AT if set_at else 0)
+    head = _POSITION.pack(position.read_to, deleted_to, position.created, position.updated, position.channel.type)
+    return head + set_at + position.channel.id.encode()
 
 
 def decode_position(value: bytes) -> Position:
     """Decode a conversation record."""
     read_to, deleted_to, created, updated, kind = _POSITION.unpack_from(value)
-    channel = ChannelKey(value[_POSITION.size :].decode(), kind)
-    return Position(channel=channel, read_to=read_to, deleted_to=deleted_to, created=created, updated=updated)
+    set_at, rest = 0, value[_POSITION.size :]
+    if deleted_to & _HAS_SET_AT:
+        deleted_to &= ~_HAS_SET_AT
+        set_at, rest = int.from_bytes(rest[:8], "big"), rest[8:]
+    return Position(
+        channel=ChannelKey(rest.decode(), kind),
+        read_to=read_to,
+        deleted_to=deleted_to,
+        set_at=set_at,
+        created=created,
+        updated=updated,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class QueueState:
+    """The last number given in a durable queue, and what it holds."""
+
+    last: int = 0
+    count: int = 0
+    size: int = 0
+
+
+def encode_queue_state(state: QueueState) -> bytes:
+    """Encode the state of a durable queue."""
+    return _QUEUE_STATE.pack(state.last, state.count, state.size)
+
+
+def decode_queue_state(value: bytes) -> QueueState:
+    """Decode the state of a durable queue."""
+    last, count, size = _QUEUE_STATE.unpack(value)
+    return QueueState(last=last, count=count, size=size)

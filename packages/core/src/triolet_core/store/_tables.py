@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 import lmdb
 
-from triolet_core.model import STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
+from triolet_core.model import REVISED, STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
+from triolet_core.store._queries import queue_state
 
 
 @attrs.define(eq=False)
@@ -76,6 +77,15 @@ class DeleteMessages:
     number: int
     seqs: tuple[int, ...]
     last_seq: int
+
+
+@attrs.frozen
+class DropChannel:
+    """Forget a channel that has no messages and whose id never comes again; its number is not given again."""
+
+    slot: int
+    key: ChannelKey
+    number: int
 
 
 @attrs.define(eq=False)
@@ -151,6 +161,26 @@ class PutCursor:
     message_id: int
 
 
+@attrs.frozen
+class PutQueued:
+    """Add an entry to a durable queue, behind every other."""
+
+    slot: int
+    queue: str
+    number: int
+    payload: bytes
+
+
+@attrs.frozen
+class DropQueued:
+    """Remove the entries `first` to `last` of a durable queue; those that are not there are no error."""
+
+    slot: int
+    queue: str
+    first: int
+    last: int
+
+
 Operation = (
     AppendMessages
     | CreateChannel
@@ -158,6 +188,7 @@ Operation = (
     | ChangeList
     | WipeChannel
     | DeleteMessages
+    | DropChannel
     | ReviseMessage
     | PutRows
     | PutDevice
@@ -166,6 +197,8 @@ Operation = (
     | DropPosition
     | PutMeta
     | PutCursor
+    | PutQueued
+    | DropQueued
 )
 
 
@@ -236,12 +269,27 @@ def _delete_messages(txn: lmdb.Transaction, op: DeleteMessages) -> None:
             continue
         _drop_references(txn, op.slot, record)
         txn.delete(key)
-        txn.delete(keys.revision(op.slot, op.number, seq))
-        message = records.decode_message(record, ChannelKey("", 0), seq)
-        if message.marks & STREAMED:
-            for table in _STREAM_TABLES:
-                delete_range(txn, keys.streamed(op.slot, table, op.number, message.client_msg_no))
+        _, marks = records.sender_and_flags(record)
+        if marks & REVISED:
+            txn.delete(keys.revision(op.slot, op.number, seq))
+        if marks & STREAMED:
+            _drop_stream(txn, op, records.decode_message(record, ChannelKey("", 0), seq))
     txn.put(keys.numbered(op.slot, keys.FLOOR, op.number), op.last_seq.to_bytes(8, "big"))
+
+
+def _drop_stream(txn: lmdb.Transaction, op: DeleteMessages, message: Message) -> None:
+    """Delete the stream of a message, unless a newer message with the same number has taken it over."""
+    prefixes = [keys.streamed(op.slot, table, op.number, message.client_msg_no) for table in _STREAM_TABLES]
+    head = txn.get(prefixes[0])
+    if head is not None and records.decode_stream(head).message_id == message.message_id:
+        for prefix in prefixes:
+            delete_range(txn, prefix)
+
+
+def _drop_channel(txn: lmdb.Transaction, op: DropChannel) -> None:
+    for table in (*_TABLES_OF_CHANNEL, keys.FLOOR, keys.NAME):
+        delete_range(txn, keys.numbered(op.slot, table, op.number))
+    txn.delete(keys.channel(op.key))
 
 
 def _revise_message(txn: lmdb.Transaction, op: ReviseMessage) -> None:
@@ -286,6 +334,31 @@ def _put_cursor(txn: lmdb.Transaction, op: PutCursor) -> None:
     txn.put(keys.cursor(op.consumer), op.message_id.to_bytes(8, "big"))
 
 
+def _put_queued(txn: lmdb.Transaction, op: PutQueued) -> None:
+    state = queue_state(txn, op.queue)
+    txn.put(keys.queued(op.queue, op.number), op.payload)
+    _put_queue_state(txn, op.queue, last=op.number, count=state.count + 1, size=state.size + len(op.payload))
+
+
+def _drop_queued(txn: lmdb.Transaction, op: DropQueued) -> None:
+    state = queue_state(txn, op.queue)
+    count, size = state.count, state.size
+    first, behind = keys.queued(op.queue, op.first), keys.queued(op.queue, op.last)
+    with txn.cursor() as cursor:
+        found = cursor.set_range(first)
+        while found and first <= cursor.key() <= behind:
+            count -= 1
+            size -= len(cursor.value())
+            cursor.delete()
+            found = cursor.set_range(first)
+    _put_queue_state(txn, op.queue, last=state.last, count=count, size=size)
+
+
+def _put_queue_state(txn: lmdb.Transaction, queue: str, *, last: int, count: int, size: int) -> None:
+    state = records.QueueState(last=last, count=count, size=size)
+    txn.put(keys.queue_state(queue), records.encode_queue_state(state))
+
+
 def delete_range(txn: lmdb.Transaction, prefix: bytes) -> None:
     """Delete every key that begins with `prefix`."""
     with txn.cursor() as cursor:
@@ -302,6 +375,7 @@ _APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
     ChangeList: _change_list,
     WipeChannel: _wipe_channel,
     DeleteMessages: _delete_messages,
+    DropChannel: _drop_channel,
     ReviseMessage: _revise_message,
     PutRows: _put_rows,
     PutDevice: _put_device,
@@ -310,6 +384,8 @@ _APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
     DropPosition: _drop_position,
     PutMeta: _put_meta,
     PutCursor: _put_cursor,
+    PutQueued: _put_queued,
+    DropQueued: _drop_queued,
 }
 
 

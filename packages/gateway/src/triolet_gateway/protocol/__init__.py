@@ -50,6 +50,8 @@ from triolet_gateway.protocol._hot import SendFields as SendFields
 from triolet_gateway.protocol._hot import recv_fields as recv_fields
 from triolet_gateway.protocol._jsonrpc import JsonConnection as JsonConnection
 from triolet_gateway.protocol._jsontext import begins_json as begins_json
+from triolet_gateway.protocol._proxy import begins_header as begins_header
+from triolet_gateway.protocol._proxy import read_header as read_header
 from triolet_gateway.protocol._state import Limits as Limits
 from triolet_gateway.protocol._state import Role as Role
 from triolet_gateway.protocol._state import State as State
