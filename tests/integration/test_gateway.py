@@ -70,6 +70,32 @@ async def test_the_senders_other_device_gets_a_copy_without_red_dot(tmp_path: Pa
         assert not [event for event in here.waiting if isinstance(event, wire.RecvReceived)]
 
 
+async def test_a_burst_in_a_group_reaches_every_member_in_order_whatever_its_transport(tmp_path: Path) -> None:
+    """Each receiver with its own keys; only the sender's other device sees it without red dot; acked once for all."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(server_in(tmp_path, retry_interval=0.2, retry_scan_interval=0.05))
+        await server.broker.channels.create(ChannelKey("g", 2), ChannelInfo(), ["ann", *(f"m{n}" for n in range(6))])
+        ann, *members = [
+            await stack.enter_async_context(client(server, kind)) for kind in ("tcp", "tcp", "tcp", "ws", "ws", "tcp")
+        ]
+        assert await ann.connect("ann", version=4) == 1
+        other, *members = members
+        assert await other.connect("ann", flag=1) == 1
+        for number, member in enumerate(members):
+            assert await member.connect(f"m{number}", version=5 - number % 2) == 1
+        count = 30
+        await ann.send_raw(b"".join(ann.message("g", str(n).encode(), channel_type=2) for n in range(count)))
+        for member in (other, *members):
+            received = [await member.receive(ack=member is not members[0]) for _ in range(count)]
+            assert [recv.payload for recv in received] == [str(n).encode() for n in range(count)]
+            assert {(recv.from_uid, recv.channel_id) for recv in received} == {("ann", "g")}
+            assert {recv.flags & RED_DOT for recv in received} == {0 if member is other else RED_DOT}
+        assert {(await members[0].receive()).message_seq for _ in range(count)} == set(range(1, count + 1))
+        for member in members[1:]:
+            await member.ping()
+            assert not member.waiting, "repeated what was acknowledged"
+
+
 @KINDS
 async def test_a_wrong_token_is_answered_at_once(tmp_path: Path, kind: str) -> None:
     """Conformance 1 to 4."""
