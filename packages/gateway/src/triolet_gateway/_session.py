@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import trio
 
-from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
+from triolet_core import Device, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
 from triolet_core.model import (
     NO_PERSIST,
     RED_DOT,
@@ -17,6 +17,8 @@ from triolet_core.model import (
 )
 from triolet_core.session import ConnectionStatistics
 from triolet_gateway import protocol as wire
+from triolet_gateway._admission import Peer
+from triolet_gateway._drafts import drafts_of
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
@@ -25,12 +27,10 @@ from triolet_gateway._traffic import Traffic, statistics_of
 from triolet_gateway._unacked import Unacked
 
 CLOSE_AFTER_ANSWER_S = 1.0
-"""What a refused client has to read its answer before the socket goes."""
+"""What a refused client has to read its answer."""
 SLICE_BYTES = 65536
-"""Most bytes of the binary protocol that are handled before other connections have their turn."""
+"""Most bytes of the binary protocol that are handled before others have their turn."""
 _NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
-Peer = tuple[str, int]
-"""Host and port."""
 _NOBODY = Device(uid="")
 _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
@@ -42,6 +42,7 @@ class ClientSession(Traffic):
         "_closing",
         "_has_begun",
         "_in_flight",
+        "_in_flight_bytes",
         "_room",
         "_subscriptions",
         "_unacked",
@@ -69,7 +70,7 @@ class ClientSession(Traffic):
         self.started_at = self.last_activity = trio.current_time()
         self.close_at = 0.0
         self._has_begun = False
-        self._in_flight = 0
+        self._in_flight = self._in_flight_bytes = 0
         self._room: trio.Event | None = None
         self._unacked: Unacked | None = None
         self._subscriptions: Subscriptions | None = None
@@ -255,30 +256,17 @@ class ClientSession(Traffic):
 
     async def _submit(self, sends: Sequence[wire.SendReceived]) -> None:
         gateway = self.gateway
-        drafts = []
-        size = 0
-        for event in sends:
-            send = event.send
-            size += len(send.payload)
-            drafts.append(
-                Draft(
-                    send.channel_id,
-                    send.channel_type,
-                    send.payload,
-                    send.client_msg_no,
-                    send.flags,
-                    send.setting,
-                    send.expire,
-                    send.topic,
-                    event.refusal,
-                )
-            )
+        if gateway.rates is not None:
+            await gateway.rates.apply(self.connection_id, self.device.uid, sends)
+        drafts, size = drafts_of(sends)
         gateway.counters.sends_total += len(drafts)
         self.in_messages += len(drafts)
         self.in_message_bytes += size
         self._in_flight += len(drafts)
+        self._hold(size)
 
         def done(receipts: list[Receipt]) -> None:
+            self._hold(-size)
             self._acknowledge(sends, receipts)
 
         try:
@@ -286,10 +274,25 @@ class ClientSession(Traffic):
         except Overloaded:
             done([Receipt(ReasonCode.RATE_LIMIT, 0, 0)] * len(drafts))
         except StoreClosed:
+            self._hold(-size)
             self.end()
-        while self._in_flight >= gateway.config.in_flight and not self._closing:
+        except BaseException:  # whatever it is, nothing was queued
+            self._hold(-size)
+            raise
+        while self._is_busy and not self._closing:
             self._room = trio.Event()
             await self._room.wait()
+        while gateway.is_busy and not self._closing:
+            await gateway.room.park()
+
+    def _hold(self, size: int) -> None:
+        self._in_flight_bytes += size
+        self.gateway.hold(size)
+
+    @property
+    def _is_busy(self) -> bool:
+        config = self.gateway.config
+        return self._in_flight >= config.in_flight or self._in_flight_bytes >= config.in_flight_bytes
 
     def _acknowledge(self, sends: Sequence[wire.SendReceived], receipts: Sequence[Receipt]) -> None:
         self._in_flight -= len(sends)
@@ -303,7 +306,7 @@ class ClientSession(Traffic):
         else:
             self._send([self.connection.encode_sendacks(acks)])
             self.out_packets += len(acks) - 1
-        if self._room is not None and self._in_flight < self.gateway.config.in_flight:
+        if self._room is not None and not self._is_busy:
             self._room.set()
 
     def _on_recvack(self, ack: wire.RecvAck) -> None:
@@ -359,11 +362,11 @@ class ClientSession(Traffic):
         return self.connection.encode_recv(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
 
     def _remember(self, messages: Sequence[Message]) -> None:
-        gateway, config = self.gateway, self.gateway.config
+        config = self.gateway.config
         if self._unacked is None:
-            self._unacked = Unacked()
-        self._unacked.add(messages, trio.current_time() + config.retry_interval, config.retry_max_count, config.unacked)
-        gateway.retrying.add(self)
+            self._unacked = Unacked(config.retry_max_count, config.unacked, config.unacked_bytes)
+        self._unacked.add(messages, trio.current_time() + config.retry_interval)
+        self.gateway.retrying.add(self)
 
     def retry(self, now: float) -> None:
         """Repeat what is due, byte for byte."""

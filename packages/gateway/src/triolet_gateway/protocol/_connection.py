@@ -277,6 +277,7 @@ class Connection:
             except RemoteProtocolError as exc:
                 raise RemoteProtocolError(exc.reason, exc.detail, self.reject(exc.reason)) from None
             server_key = public_key(private_key)
+        self.connect_frame = None  # nobody needs the token any more
         self.state = State.READY
         return self._connack(
             _frames.ConnAck(time_diff_ms, ReasonCode.SUCCESS, server_key, salt.decode() if has_keys else "", node_id)
