@@ -8,11 +8,20 @@ from collections.abc import Callable, Sequence
 
 import attrs
 import cachetools
-import lmdb
 import trio
 
+from triolet_core._facts import Facts, read_all_facts, read_facts
 from triolet_core.hooks import Hooks
-from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, plain_channel, slot_of
+from triolet_core.model import (
+    ChannelInfo,
+    ChannelKey,
+    ChannelType,
+    ReasonCode,
+    ends_of,
+    listed_channel,
+    parent_of,
+    slot_of,
+)
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store._records import Position
@@ -32,17 +41,6 @@ _READ_ON_LOOP = 2_000
 """Longest list that is read on the loop (about 2 ms); longer ones are read in a thread."""
 
 
-@attrs.define(eq=False)
-class Facts:
-    """What is known of one channel."""
-
-    info: ChannelInfo | None
-    exists: bool
-    members: frozenset[str]
-    denied: frozenset[str]
-    allowed: frozenset[str]
-
-
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
@@ -60,7 +58,7 @@ class Channels:
         """Return the facts of a channel if they are known, or can be read at once."""
         facts = self._facts.get(key)
         if facts is None and not self._is_asked(key):
-            facts = self._store.read(lambda txn: _read_facts(txn, key, _READ_ON_LOOP))
+            facts = self._store.read(lambda txn: read_facts(txn, key, _READ_ON_LOOP))
             if facts is not None:
                 self._facts[key] = facts
         return facts
@@ -83,7 +81,7 @@ class Channels:
         loading = self._loading.setdefault(key, [])
         loading.append(changed)
         try:
-            read = await self._store.read_long(lambda txn: _read_all_facts(txn, key))
+            read = await self._store.read_long(lambda txn: read_all_facts(txn, key))
             facts = await self._ask(key, read)
         finally:
             loading.remove(changed)
@@ -122,7 +120,7 @@ class Channels:
 
     async def members_and_guests(self, key: ChannelKey) -> frozenset[str]:
         """Return who belongs to a channel, temporary members included; a topic without own members has its parent's."""
-        key = _listed_channel(key)
+        key = listed_channel(key)
         members = (await self.facts(key)).members
         if key.type == ChannelType.COMMUNITY_TOPIC and not members:
             members = (await self.facts(parent_of(key))).members
@@ -131,7 +129,7 @@ class Channels:
 
     async def recipients(self, key: ChannelKey) -> frozenset[str]:
         """Return the uids that a message of a channel goes to (semantics.md, section 1.1)."""
-        plain = _listed_channel(key)
+        plain = listed_channel(key)
         if plain.type in (ChannelType.PERSON, ChannelType.AGENT):
             return frozenset(ends_of(plain))
         uids = await self.members_and_guests(plain)
@@ -337,16 +335,6 @@ class Channels:
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
 
 
-def _listed_channel(key: ChannelKey) -> ChannelKey:
-    """Return whose lists a channel has: a companion the original's, a temporary channel always its own."""
-    return key if key.type == ChannelType.TEMP else plain_channel(key)
-
-
-def parent_of(key: ChannelKey) -> ChannelKey:
-    """Return the community that a topic (`parent@topic`) belongs to."""
-    return ChannelKey(key.id.partition("@")[0], ChannelType.COMMUNITY)
-
-
 def refusal_of(info: ChannelInfo | None) -> ReasonCode:
     """Return why nobody may write to a channel with this info, SUCCESS if nothing forbids it."""
     if info is not None and info.ban:
@@ -354,26 +342,6 @@ def refusal_of(info: ChannelInfo | None) -> ReasonCode:
     if info is not None and info.disband:
         return ReasonCode.DISBAND
     return ReasonCode.SUCCESS
-
-
-def _read_facts(txn: lmdb.Transaction, key: ChannelKey, limit: int | None) -> Facts | None:
-    record = _queries.channel_record(txn, key)
-    if record is None:
-        return Facts(None, False, frozenset(), frozenset(), frozenset())  # noqa: FBT003  # positional by field
-    lists = []
-    for table in (keys.MEMBER, keys.DENIED, keys.ALLOWED):
-        uids = _queries.listed(txn, table, key, limit)
-        if uids is None:
-            return None
-        lists.append(frozenset(uids))
-    return Facts(record.info, True, *lists)  # noqa: FBT003  # positional by field
-
-
-def _read_all_facts(txn: lmdb.Transaction, key: ChannelKey) -> Facts:
-    facts = _read_facts(txn, key, None)
-    if facts is None:
-        raise RuntimeError("a list without a limit was cut")
-    return facts
 
 
 def _put_info(sealer: Sealer, key: ChannelKey, info: ChannelInfo) -> None:
