@@ -12,10 +12,11 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import triolet_gateway
 from tests.wkclient import Client, client
-from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Server, ServerConfig, open_server
+from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Event, Server, ServerConfig, open_server
 from triolet_core.model import NO_PERSIST, RED_DOT
 from triolet_gateway import GatewayConfig
 from triolet_gateway import protocol as wire
@@ -354,6 +355,82 @@ async def test_a_hundred_logins_one_after_the_other_are_all_answered(tmp_path: P
 
 
 @KINDS
+async def test_an_event_reaches_a_client_that_knows_events_and_no_other(tmp_path: Path, kind: str) -> None:
+    """wire-protocol.md, rule 5: a version below 5 would throw and reconnect."""
+    event = Event(id="e-1", type="stream.delta", timestamp=1730000002000, data=b'{"delta":"wor"}')
+    async with server_in(tmp_path) as server, client(server, kind) as new, client(server, kind) as old:
+        await new.connect("new")
+        await old.connect("old", version=4)
+        sessions = [*server.broker.presence.sessions("new"), *server.broker.presence.sessions("old")]
+        assert [session.push_event(event) for session in sessions] == [True, True]
+        frame = (await new.wait_for(wire.EventReceived)).event
+        assert (frame.id, frame.type, frame.timestamp, frame.data) == (
+            event.id,
+            event.type,
+            event.timestamp,
+            event.data,
+        )
+        await old.ping()
+        assert old.waiting == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event(id="x" * 40_000, type="t", timestamp=0, data=b""),
+        Event(id="\ud800", type="t", timestamp=0, data=b""),
+        Event(id="x", type="t", timestamp=1 << 70, data=b""),
+        Event(id="x", type="t", timestamp=0, data=b"x" * (1 << 20)),
+    ],
+)
+async def test_an_event_that_no_frame_holds_is_dropped_and_the_connection_goes_on(tmp_path: Path, event: Event) -> None:
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        [session] = server.broker.presence.sessions("ann")
+        assert session.push_event(event)
+        await ann.ping()
+        assert ann.waiting == []
+
+
+@KINDS
+async def test_a_connection_is_counted_in_both_directions(tmp_path: Path, kind: str) -> None:
+    async with server_in(tmp_path) as server, client(server, kind) as ann, client(server) as bob:
+        await ann.connect("ann", flag=1)
+        await bob.connect("bob")
+        for _ in range(3):
+            await ann.send("bob", b"12345")
+        await bob.send("ann", b"123")
+        await ann.receive()
+        await ann.ping()
+        [session] = server.broker.presence.sessions("ann")
+        seen = session.statistics()
+        assert (seen.in_messages, seen.in_message_bytes, seen.in_packets) == (
+            3,
+            15,
+            6,
+        )  # CONNECT, 3 SEND, RECVACK, PING
+        assert (seen.out_messages, seen.out_message_bytes, seen.out_packets) == (1, 3, 6)
+        assert (seen.device.uid, seen.device.flag, seen.protocol_version) == ("ann", 1, 5)
+        stream = ann.stream._stream if kind == "ws" else ann.stream
+        assert (seen.host, seen.port) == stream.socket.getsockname()[:2]
+        assert 0 < seen.started_at <= seen.last_activity
+        assert seen.in_packet_bytes > 3 * 24
+        assert seen.out_packet_bytes > 3 * 19
+        assert seen.pending_bytes == 0
+
+
+@pytest.mark.timeout(20)
+async def test_a_stop_ends_as_soon_as_everything_is_delivered(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """It waits for what is submitted, and not for `shutdown.timeout`: the clock stands still here."""
+    done: list[Any] = []
+    async with server_in(tmp_path) as server:
+        drafts = [Draft(channel_id="bob", channel_type=1, payload=b"x") for _ in range(100)]
+        await server.broker.messages.submit(Device(uid="ann"), drafts, done.extend)
+    assert [receipt.reason for receipt in done] == [1] * 100
+
+
 async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tmp_path: Path, kind: str) -> None:
     """Source: semantics.md, 4.1 (close, one offline event) and 10.1 (logout)."""
     async with server_in(tmp_path) as server:

@@ -3,7 +3,7 @@ import pytest
 from triolet_core._presence import Kick, Presence, kick_for
 from triolet_core.compat import CHOICES, Profile
 from triolet_core.hooks import PresenceChange, Topic
-from triolet_core.model import Device
+from triolet_core.model import Device, Event
 from triolet_core.testing import MemorySession
 
 
@@ -80,3 +80,13 @@ async def test_changes_are_told_once_with_the_counts_after_them() -> None:
         (True, 1, 3),
         (False, 1, 2),
     ]
+
+
+def test_a_memory_session_counts_what_it_is_given() -> None:
+    session = MemorySession(device())
+    assert session.push_event(Event(id="e", type="t", timestamp=0, data=b"123"))
+    seen = session.statistics()
+    assert (seen.connection_id, seen.device) == (session.connection_id, device())
+    assert (seen.out_messages, seen.out_packets, seen.out_packet_bytes) == (0, 1, 3)
+    session.is_full = True
+    assert not session.push_event(Event(id="e", type="t", timestamp=0, data=b""))

@@ -65,6 +65,19 @@ async def test_sequences_go_on_after_a_restart_and_ids_stay_above_a_clock_that_w
     assert new.message_id > refused > old.message_id
 
 
+async def test_the_first_message_after_a_long_silence_gets_its_id(tmp_path: Path) -> None:
+    """Ids are reserved a minute ahead, and longer than that nothing was written."""
+    now = 1_700_000_000.0
+
+    async with open_store(
+        tmp_path, StoreConfig(), MessageConfig(), node=1, after_commit=ignore, clock_s=lambda: now
+    ) as store:
+        [(first, _)] = await append(store, draft())
+        now += 86_400
+        [(second, _)] = await append(store, draft())
+    assert (second.message_id >> 22) - (first.message_id >> 22) == 86_400_000
+
+
 async def test_a_repeat_answers_the_first_message(tmp_path: Path) -> None:
     """Same sender, channel, client_msg_no and payload; also in one batch and after a restart."""
     async with store_in(tmp_path) as store:

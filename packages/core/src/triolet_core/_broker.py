@@ -8,14 +8,23 @@ from typing import Any
 import attrs
 import trio
 
+from triolet_core._addresses import Addresses
+from triolet_core._bindings import Bindings
+from triolet_core._catalog import Catalog
 from triolet_core._channels import Channels
+from triolet_core._commands import Commands
 from triolet_core._commits import CommitLog
 from triolet_core._conversations import Conversations
 from triolet_core._delivery import Delivery, Lanes
-from triolet_core._messages import Messages, SendBatch
+from triolet_core._messages import Messages
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
 from triolet_core._queues import DurableQueues
+from triolet_core._retention import Retention
+from triolet_core._revisions import Revisions
+from triolet_core._search import Search
+from triolet_core._send_batch import SendBatch
+from triolet_core._streams import Streams
 from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
@@ -36,6 +45,9 @@ class BrokerStatistics:
     delivered_messages_total: int
     offline_recipients_total: int
     failed_deliveries_total: int
+    deleted_messages_total: int
+    store_bytes: int
+    store_used_bytes: int
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -50,6 +62,14 @@ class Broker:
     users: Users
     messages: Messages
     conversations: Conversations
+    commands: Commands
+    streams: Streams
+    revisions: Revisions
+    retention: Retention
+    search: Search
+    catalog: Catalog
+    bindings: Bindings
+    addresses: Addresses
     commits: CommitLog
     queues: DurableQueues
     metrics: Metrics
@@ -58,6 +78,8 @@ class Broker:
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
     services: dict[str, Any] = attrs.Factory(dict)
     """What plugins offer to others, by the plugin's name; its methods are in the plugin's documentation."""
+    plugin_phases: Callable[[], dict[str, str]] = dict
+    """What each plugin is doing, by name; set by the host."""
     _store: Store
     _lanes: Lanes
 
@@ -66,9 +88,16 @@ class Broker:
         await self._store.writer.flush()
         await self._lanes.flush()
 
+    def problem(self) -> str | None:
+        """Return why messages cannot be stored now, None if they can."""
+        writer = self._store.writer
+        if writer.is_closed:
+            return "the store is closed"
+        return "the store is full" if writer.is_full else None
+
     def statistics(self) -> BrokerStatistics:
         """Return the counters as they are now."""
-        writer, lanes = self._store.writer, self._lanes
+        writer, lanes, size = self._store.writer, self._lanes, self.catalog.size()
         return BrokerStatistics(
             connections=self.presence.count,
             online_users=self.presence.user_count,
@@ -79,6 +108,9 @@ class Broker:
             delivered_messages_total=lanes.delivered,
             offline_recipients_total=lanes.offline,
             failed_deliveries_total=lanes.failed,
+            deleted_messages_total=self.retention.deleted,
+            store_bytes=size.file_bytes,
+            store_used_bytes=size.used_bytes,
         )
 
 
@@ -97,10 +129,13 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         after_commit=after_commit,
         clock_s=clock_s,
     ) as store:
-        commits = CommitLog(store)
-        channels = Channels(store, hooks, cache_count=config.channel.cache_count, wiped=commits.forget)
+        channels = Channels(store, hooks, cache_count=config.channel.cache_count)
         lanes = Lanes(presence, channels, hooks)
-        after_commit.connect(lanes, commits)
+        commits = CommitLog(store)
+        streams = Streams(store, channels, presence, config.stream, clock_s)
+        after_commit.connect(lanes, commits, streams)
+        messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
+        conversations = Conversations(store, compat, config.conversation)
         broker = Broker(
             config=config,
             compat=compat,
@@ -111,11 +146,22 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
                 store,
                 channels,
                 presence,
+                hooks,
                 config.auth,
                 kicks_whatever_the_level=compat.kicks_whatever_the_level,
             ),
-            messages=Messages(store, channels, hooks, compat, config.message, config.permission, clock_s),
-            conversations=Conversations(store, compat, config.conversation),
+            messages=messages,
+            conversations=conversations,
+            commands=Commands(store, messages.is_alive),
+            streams=streams,
+            revisions=Revisions(store, messages),
+            retention=Retention(
+                store, config.retention, tmp_suffix=config.channel.tmp_suffix, forget=channels.forget, clock_s=clock_s
+            ),
+            search=Search(store, messages.is_alive),
+            catalog=Catalog(store, conversations),
+            bindings=Bindings(store),
+            addresses=Addresses(store),
             commits=commits,
             queues=DurableQueues(store),
             metrics=Metrics(),
@@ -126,6 +172,8 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         broker.metrics.add_source("broker", lambda: attrs.asdict(broker.statistics()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lanes.run)
+            nursery.start_soon(broker.retention.run)
+            nursery.start_soon(broker.streams.run)
             try:
                 yield broker
                 await broker.flush()
@@ -134,24 +182,28 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
 
 
 class _AfterCommit:
-    """What follows a commit: the commit log's readers wake, the messages go to their lanes."""
+    """What follows a commit: the commit log's readers wake, streams are known, messages go to their lanes."""
 
     def __init__(self) -> None:
         self._lanes: Lanes | None = None
         self._commits: CommitLog | None = None
+        self._streams: Streams | None = None
 
-    def connect(self, lanes: Lanes, commits: CommitLog) -> None:
+    def connect(self, lanes: Lanes, commits: CommitLog, streams: Streams) -> None:
         self._lanes = lanes
         self._commits = commits
+        self._streams = streams
 
     async def __call__(self, batch: Sequence[Work]) -> None:
         deliveries: list[Delivery] = []
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
+                if self._streams is not None:
+                    for channel, client_msg_no in work.streams:
+                        self._streams.remember(channel, client_msg_no)
         if deliveries and self._lanes is not None and self._commits is not None:
             stored = [delivery.message for delivery in deliveries if delivery.message.seq]
             if stored:
-                listed = {each.message.message_id: each.to_uids for each in deliveries if each.to_uids}
-                self._commits.announce(stored, listed)
+                self._commits.announce(stored)
             await self._lanes.hand_over(deliveries)

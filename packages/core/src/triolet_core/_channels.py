@@ -1,16 +1,18 @@
 """Channels: info, members, lists; what the permission and delivery of a message need to know of them.
 
-What was read is kept in a bounded cache and dropped when it changes, so that a message in a busy channel reads
-nothing. A change is visible to the next message as soon as its caller is answered.
+What a message needs to know of its channel is kept in memory (`_facts`); each change drops it there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 import cachetools
 import lmdb
 import trio
 
+from triolet_core._facts import Facts as Facts
+from triolet_core._facts import KnownFacts
+from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks
 from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, plain_channel, slot_of
 from triolet_core.store import Store, _queries
@@ -28,45 +30,25 @@ from triolet_core.store._tables import (
 
 WITHOUT_RECENTS = frozenset({ChannelType.INFO, ChannelType.DATA, ChannelType.TEMP, ChannelType.LIVE})
 """Types whose channels never stand in a conversation list (semantics.md, section 1.1)."""
-_READ_ON_LOOP = 2_000
-"""Longest list that is read on the loop (about 2 ms); longer ones are read in a thread."""
-
-
-@attrs.define(eq=False)
-class Facts:
-    """What is known of one channel."""
-
-    info: ChannelInfo | None
-    exists: bool
-    members: frozenset[str]
-    denied: frozenset[str]
-    allowed: frozenset[str]
+_OPENED_AT_ONCE = 1_000
+"""Most positions written in one transaction for members that a data source named, so that messages pass between."""
 
 
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
-    def __init__(
-        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[ChannelKey], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
         self._store = store
-        self._wiped = wiped
         self._hooks = hooks
-        self._facts: cachetools.LRUCache[ChannelKey, Facts] = cachetools.LRUCache(cache_count)
+        self.known = KnownFacts(store, hooks, cache_count=cache_count)
+        self._followed: cachetools.LRUCache[ChannelKey, frozenset[str]] = cachetools.LRUCache(cache_count)
+        self._following: dict[ChannelKey, trio.Event] = {}
         self._temp: dict[ChannelKey, dict[str, int]] = {}
-        self._loading: dict[ChannelKey, list[trio.Event]] = {}
         self._system: frozenset[str] | None = None
+        self._cached_system: frozenset[str] = frozenset()
+        self._system_failure: BackendError | None = None
 
     # --- facts
-
-    def cached(self, key: ChannelKey) -> Facts | None:
-        """Return the facts of a channel if they are known, or can be read at once."""
-        facts = self._facts.get(key)
-        if facts is None and not self._is_asked(key):
-            facts = self._store.read(lambda txn: _read_facts(txn, key, _READ_ON_LOOP))
-            if facts is not None:
-                self._facts[key] = facts
-        return facts
 
     async def facts(self, key: ChannelKey) -> Facts:
         """Return the facts of a channel; asks a data source if one has registered.
@@ -74,58 +56,59 @@ class Channels:
         Raises:
             BackendError: The data source failed and has no failure answer.
         """
-        facts = self.cached(key)
-        while facts is None:
-            facts = await self._load(key)
-        self._facts[key] = facts
-        return facts
+        return await self.known.get(key)
 
-    async def _load(self, key: ChannelKey) -> Facts | None:
-        """Read facts in a thread and ask about them; None if they changed meanwhile."""
-        changed = trio.Event()
-        loading = self._loading.setdefault(key, [])
-        loading.append(changed)
-        try:
-            read = await self._store.read_long(lambda txn: _read_all_facts(txn, key))
-            facts = await self._ask(key, read)
-        finally:
-            loading.remove(changed)
-            if not loading:
-                self._loading.pop(key, None)
-        return None if changed.is_set() else facts
-
-    def _is_asked(self, key: ChannelKey) -> bool:
-        hooks = self._hooks
-        lists = hooks.denylist.is_answered or hooks.allowlist.is_answered
-        return lists or (
-            key.type != ChannelType.PERSON and (hooks.subscribers.is_answered or hooks.channel_info.is_answered)
-        )
-
-    async def _ask(self, key: ChannelKey, facts: Facts) -> Facts:
-        if not self._is_asked(key):
-            return facts
-        info = None if key.type == ChannelType.PERSON else await self._hooks.channel_info.ask(key)
-        members = None if key.type == ChannelType.PERSON else await self._hooks.subscribers.ask(key)
-        denied = await self._hooks.denylist.ask(key)
-        allowed = await self._hooks.allowlist.ask(key)
-        return Facts(
-            info=facts.info if info is None else info,
-            exists=facts.exists or bool(members),
-            members=facts.members if members is None else frozenset(members),
-            denied=facts.denied if denied is None else frozenset(denied),
-            allowed=facts.allowed if allowed is None else frozenset(allowed),
-        )
+    def cached_channels(self) -> list[tuple[ChannelKey, Facts]]:
+        """Return the channels whose facts are in memory."""
+        return self.known.all()
 
     def forget(self, key: ChannelKey) -> None:
-        """Drop what is known of a channel and tell who keeps copies."""
-        for changed in self._loading.get(key, ()):
-            changed.set()
-        self._facts.pop(key, None)
-        self._hooks.channel_changed.publish(key)
+        """Drop what is known of a channel: the next message reads, and asks a data source, anew."""
+        self.known.forget(key)
+
+    def forget_all(self) -> None:
+        """Drop what is known of every channel."""
+        self.known.forget_all()
+
+    async def follow_members(self, key: ChannelKey, facts: Facts) -> None:
+        """Give those whom a data source names as members the positions that added members get, and take them back.
+
+        Waits for the commit, so it is called before a message is queued and never by its delivery, which the writer
+        may be waiting for. One task does it per channel, the others wait for it. Who left is only known of those who
+        were members since the start.
+        """
+        while facts.has_new_members:
+            under_way = self._following.get(key)
+            if under_way is not None:
+                await under_way.wait()
+                continue
+            done = self._following[key] = trio.Event()
+            try:
+                if self.known.cached(key) is facts:  # else newer ones are, or will be, followed
+                    await self._follow(key, facts.members)
+                facts.has_new_members = False
+            finally:
+                del self._following[key]
+                done.set()
+
+    async def _follow(self, key: ChannelKey, members: frozenset[str]) -> None:
+        before = self._followed.get(key, frozenset())
+        if members == before or key.type in WITHOUT_RECENTS:
+            return
+        new = await self._store.read_long(lambda txn: _without_position(txn, key, members - before))
+        for start in range(0, len(new), _OPENED_AT_ONCE):
+            await self._open_positions(key, new[start : start + _OPENED_AT_ONCE])
+        gone = tuple(before - members)
+        if gone:
+            await self._store.writer.change(lambda sealer: _drop_positions(sealer, key, gone))
+        self._followed[key] = members
+
+    async def _open_positions(self, key: ChannelKey, uids: Sequence[str]) -> None:
+        await self._store.writer.change(lambda sealer: _open_positions(sealer, key, uids))
 
     async def members_and_guests(self, key: ChannelKey) -> frozenset[str]:
         """Return who belongs to a channel, temporary members included; a topic without own members has its parent's."""
-        key = plain_channel(key)
+        key = _listed_channel(key)
         members = (await self.facts(key)).members
         if key.type == ChannelType.COMMUNITY_TOPIC and not members:
             members = (await self.facts(parent_of(key))).members
@@ -134,7 +117,7 @@ class Channels:
 
     async def recipients(self, key: ChannelKey) -> frozenset[str]:
         """Return the uids that a message of a channel goes to (semantics.md, section 1.1)."""
-        plain = plain_channel(key)
+        plain = _listed_channel(key)
         if plain.type in (ChannelType.PERSON, ChannelType.AGENT):
             return frozenset(ends_of(plain))
         uids = await self.members_and_guests(plain)
@@ -169,19 +152,36 @@ class Channels:
     # --- changing; each is one transaction
 
     async def _change(self, key: ChannelKey, function: Callable[[Sealer], None]) -> None:
-        await self._store.writer.change(function, after=lambda: self.forget(key))
+        await self._store.writer.change(function, after=lambda: self._changed(key))
+
+    def _changed(self, key: ChannelKey) -> None:
+        """Drop what is known of a channel and tell who keeps copies."""
+        self.forget(key)
+        self._hooks.channel_changed.publish(key)
 
     async def put_info(self, key: ChannelKey, info: ChannelInfo) -> None:
         """Overwrite the info of a channel, which is made if need be."""
-        await self._change(key, lambda sealer: _put_info(sealer, key, info))
+        await self.update(key, lambda _: info, None)
 
     async def create(
         self, key: ChannelKey, info: ChannelInfo, members: Sequence[str] | None, *, replace: bool = False
     ) -> None:
         """Create or update a channel: its info is overwritten, members are added to it or take the place of others."""
+        await self.update(key, lambda _: info, members, replace=replace)
+
+    async def update(
+        self,
+        key: ChannelKey,
+        change: Callable[[ChannelInfo | None], ChannelInfo],
+        members: Sequence[str] | None,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Change the info of a channel, which is made if need be, and its members, in one transaction."""
 
         def function(sealer: Sealer) -> None:
-            _put_info(sealer, key, info)
+            record = _queries.channel_record(sealer.txn, key)
+            _put_info(sealer, key, change(record.info if record is not None else None))
             if members is not None:
                 _add_members(sealer, key, members, replace=replace)
 
@@ -276,15 +276,9 @@ class Channels:
             uids = _queries.listed(sealer.txn, keys.MEMBER, key) or []
             _drop_positions(sealer, key, uids)
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
-            info = attrs.evolve(record.info or ChannelInfo(), disband=True)
-            sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info))
+            _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
-        def after() -> None:
-            if self._wiped is not None:
-                self._wiped(key)
-            self.forget(key)
-
-        await self._store.writer.change(function, after=after)
+        await self._change(key, function)
 
     # --- temporary members, in memory
 
@@ -318,14 +312,34 @@ class Channels:
     # --- system accounts
 
     async def load_system_uids(self) -> None:
-        """Ask a data source, if there is one, and the store."""
-        stored = self._store.read(_queries.system_uids)
-        asked = await self._hooks.system_uids.ask(None) if self._hooks.system_uids.is_answered else None
-        self._system = frozenset(stored) | frozenset(asked or ())
+        """Ask a data source, if there is one, and read the store.
+
+        Raises:
+            BackendError: The data source failed and has no failure answer. Until this is called with success, who is
+                not known to be a system account cannot be judged (`check_system_uids`).
+        """
+        try:
+            asked = await self._hooks.system_uids.ask(None)
+        except BackendError as exc:
+            self._system_failure = exc
+            raise
+        self._system_failure = None
+        self._system = frozenset(self._store.read(_queries.system_uids)) | frozenset(asked or ())
+
+    def check_system_uids(self) -> None:
+        """Raise the `BackendError` of the last `load_system_uids`, if it failed."""
+        if self._system_failure is not None:
+            raise BackendError(self._system_failure.responder, self._system_failure.detail)
 
     def system_uids(self) -> list[str]:
-        """Return the system accounts, sorted."""
-        return sorted(self._system_set())
+        """Return the system accounts that are kept, sorted."""
+        return sorted(self._system_set() - self._cached_system)
+
+    def cache_system_uids(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """Add and remove system accounts until the next start, without keeping or listing them."""
+        known = self._system_set()
+        self._cached_system = self._cached_system - frozenset(remove) | (frozenset(add) - known)
+        self._system = known - frozenset(remove) | frozenset(add)
 
     def _system_set(self) -> frozenset[str]:
         if self._system is None:
@@ -342,8 +356,14 @@ class Channels:
 
         def after() -> None:
             self._system = self._system_set() - frozenset(remove) | frozenset(add)
+            self._cached_system -= frozenset(add) | frozenset(remove)
 
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
+
+
+def _listed_channel(key: ChannelKey) -> ChannelKey:
+    """Return whose lists a channel has: a companion the original's, a temporary channel always its own."""
+    return key if key.type == ChannelType.TEMP else plain_channel(key)
 
 
 def parent_of(key: ChannelKey) -> ChannelKey:
@@ -360,29 +380,11 @@ def refusal_of(info: ChannelInfo | None) -> ReasonCode:
     return ReasonCode.SUCCESS
 
 
-def _read_facts(txn: lmdb.Transaction, key: ChannelKey, limit: int | None) -> Facts | None:
-    record = _queries.channel_record(txn, key)
-    if record is None:
-        return Facts(None, False, frozenset(), frozenset(), frozenset())  # noqa: FBT003  # positional by field
-    lists = []
-    for table in (keys.MEMBER, keys.DENIED, keys.ALLOWED):
-        uids = _queries.listed(txn, table, key, limit)
-        if uids is None:
-            return None
-        lists.append(frozenset(uids))
-    return Facts(record.info, True, *lists)  # noqa: FBT003  # positional by field
-
-
-def _read_all_facts(txn: lmdb.Transaction, key: ChannelKey) -> Facts:
-    facts = _read_facts(txn, key, None)
-    if facts is None:
-        raise RuntimeError("a list without a limit was cut")
-    return facts
-
-
 def _put_info(sealer: Sealer, key: ChannelKey, info: ChannelInfo) -> None:
     tail = sealer.tail(key)
-    sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info))
+    record = _queries.channel_record(sealer.txn, key)
+    created = sealer.now if record is None else record.created
+    sealer.emit(PutChannelInfo(tail.slot, key, tail.number, info, created, sealer.now))
 
 
 def _add_members(sealer: Sealer, key: ChannelKey, uids: Sequence[str], *, replace: bool) -> None:
@@ -403,6 +405,10 @@ def _open_positions(sealer: Sealer, key: ChannelKey, uids: Sequence[str]) -> Non
         if _queries.position(sealer.txn, uid, key) is None:
             position = Position(channel=key, read_to=seq, created=sealer.now, updated=sealer.now)
             sealer.emit(put_position(uid, position))
+
+
+def _without_position(txn: lmdb.Transaction, key: ChannelKey, uids: Iterable[str]) -> list[str]:
+    return sorted(uid for uid in uids if _queries.position(txn, uid, key) is None)
 
 
 def _drop_positions(sealer: Sealer, key: ChannelKey, uids: Sequence[str]) -> None:

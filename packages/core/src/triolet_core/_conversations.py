@@ -4,6 +4,7 @@ Unread = messages by others behind max(read position, deleted position, the user
 Whether all of them count or only those with the red dot is the profile's choice.
 """
 
+from collections.abc import Sequence
 from itertools import islice
 
 import attrs
@@ -34,7 +35,7 @@ class Conversations:
         if not self._config.on:
             return []
         with self._store.snapshot() as txn:
-            found = [self._conversation(txn, uid, position) for position in _queries.positions(txn, uid)]
+            found = [self.of_position(txn, uid, position) for position in _queries.positions(txn, uid)]
         visible = [each for each in found if each.last is not None and each.last.seq > each.deleted_to]
         visible.sort(key=lambda each: each.last.message_id if each.last else 0, reverse=True)
         return visible[: min(limit or self._config.user_max_count, self._config.user_max_count)]
@@ -43,14 +44,15 @@ class Conversations:
         """Return one conversation, None if the user has none with this channel."""
         with self._store.snapshot() as txn:
             position = _queries.position(txn, uid, key)
-            return None if position is None else self._conversation(txn, uid, position)
+            return None if position is None else self.of_position(txn, uid, position)
 
     def unread(self, uid: str, key: ChannelKey) -> int:
         """Return the unread count of a user in a channel, 0 without a conversation."""
         conversation = self.get(uid, key)
         return 0 if conversation is None else conversation.unread
 
-    def _conversation(self, txn: lmdb.Transaction, uid: str, position: Position) -> Conversation:
+    def of_position(self, txn: lmdb.Transaction, uid: str, position: Position) -> Conversation:
+        """Return what a stored position amounts to."""
         last = next(_queries.messages_back(txn, position.channel, 2**63), None)
         unread, read_to = self._count(txn, uid, position)
         return Conversation(
@@ -99,11 +101,16 @@ class Conversations:
 
     async def delete(self, uid: str, key: ChannelKey) -> None:
         """Hide everything up to now; the next message brings the conversation back."""
+        await self.delete_each([(uid, key)])
+
+    async def delete_each(self, targets: Sequence[tuple[str, ChannelKey]]) -> None:
+        """Hide conversations of several users, in one transaction."""
 
         def function(sealer: Sealer) -> None:
-            if _queries.position(sealer.txn, uid, key) is not None:
-                newest = _queries.max_seq(sealer.txn, key)
-                _put(sealer, uid, _position(sealer, uid, key), read_to=newest, deleted_to=newest)
+            for uid, key in targets:
+                if _queries.position(sealer.txn, uid, key) is not None:
+                    newest = _queries.max_seq(sealer.txn, key)
+                    _put(sealer, uid, _position(sealer, uid, key), read_to=newest, deleted_to=newest)
 
         await self._store.writer.change(function)
 

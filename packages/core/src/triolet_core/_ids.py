@@ -22,6 +22,11 @@ def tick_of_id(message_id: int) -> int:
     return (message_id >> 22) << 12 | message_id & 0xFFF
 
 
+def seconds_of_id(message_id: int) -> float:
+    """Return when a message id was given, in seconds since 1970."""
+    return ((message_id >> 22) + EPOCH_MS) / 1000
+
+
 class IdSource:
     """Gives out ids. A tick is a 4096th of a millisecond; the next one is the clock's or the last plus one.
 
@@ -46,15 +51,20 @@ class IdSource:
         now = self.now_tick()
         return now + RESERVE_TICKS if now > self.ceiling - RESERVE_TICKS // 2 else None
 
-    def block(self, count: int) -> list[int]:
+    def block(self, count: int, *, ceiling: int | None = None) -> list[int]:
         """Return `count` rising ids.
 
+        Args:
+            count: How many.
+            ceiling: What the transaction under way raises the ceiling to: its ids are known to nobody before it
+                is durable. None: it does not.
+
         Raises:
-            Overloaded: The ceiling is reached because the store could not raise it.
+            Overloaded: The ceiling is reached: nothing was written for a minute, or the store could not raise it.
         """
         with self._lock:
             first = self.now_tick()
-            if first + count > self.ceiling:
+            if first + count > (self.ceiling if ceiling is None else ceiling):
                 raise Overloaded("the reserve of message ids", RESERVE_TICKS)
             self._last = first + count - 1
         return [id_of_tick(tick, self._node) for tick in range(first, first + count)]

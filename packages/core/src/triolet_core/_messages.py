@@ -2,14 +2,13 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from itertools import groupby, islice
+from itertools import islice
 
-import attrs
 import trio
 
 from triolet_core import _permission
 from triolet_core._channels import Channels, Facts, parent_of
-from triolet_core._delivery import Delivery
+from triolet_core._send_batch import Done, Judged, SendBatch
 from triolet_core.compat import Compat
 from triolet_core.config import MessageConfig, PermissionConfig
 from triolet_core.errors import BackendError, StoreError
@@ -29,105 +28,13 @@ from triolet_core.model import (
     Receipt,
     channel_key,
     command_channel,
-    ends_of,
-    plain_channel,
 )
 from triolet_core.session import Session
 from triolet_core.store import Store, _queries
-from triolet_core.store._records import Position
 from triolet_core.store._sealer import Sealer
-from triolet_core.store._tables import PutAudience, put_position
 
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
-_OPENS_FOR_BOTH_ENDS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
-
-Done = Callable[[list[Receipt]], None]
-
-
-@attrs.define(eq=False)
-class _Judged:
-    """A draft, its channel, why it is refused (SUCCESS if not), and whether it is to be stored."""
-
-    draft: Draft
-    channel: ChannelKey
-    reason: int
-    persist: bool
-
-
-@attrs.define(eq=False)
-class SendBatch:
-    """Work of the writer: the judged drafts of one sender, in order."""
-
-    sender: str
-    judged: Sequence[_Judged]
-    done: Done
-    exclude: Session | None
-    receipts: list[Receipt] = attrs.Factory(list)
-    deliveries: list[Delivery] = attrs.Factory(list)
-
-    @property
-    def weight(self) -> int:
-        """Messages in the batch."""
-        return len(self.judged)
-
-    def run(self, sealer: Sealer) -> None:
-        """Seal every accepted draft, runs of one channel together."""
-        self.receipts = []
-        self.deliveries = []
-        for (channel, reason, persist), run in groupby(self.judged, _run_of):
-            drafts = [each.draft for each in run]
-            if reason != ReasonCode.SUCCESS:
-                self.receipts += [Receipt(reason, message_id, 0) for message_id in sealer.ids.block(len(drafts))]
-            elif persist:
-                self._store(sealer, channel, drafts)
-            else:
-                self._pass_on(sealer, channel, drafts)
-
-    def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
-        for draft, (message, is_new) in zip(drafts, sealer.append(channel, self.sender, drafts), strict=True):
-            self.receipts.append(Receipt(ReasonCode.SUCCESS, message.message_id, message.seq))
-            if is_new:
-                self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
-                if draft.to_uids:
-                    tail = sealer.tail(channel)
-                    sealer.emit(PutAudience(tail.slot, tail.number, message.seq, draft.to_uids))
-                if message.seq == 1:
-                    _open_conversations(sealer, channel, self.sender)
-
-    def _pass_on(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
-        for message_id, draft in zip(sealer.ids.block(len(drafts)), drafts, strict=True):
-            self.receipts.append(Receipt(ReasonCode.SUCCESS, message_id, 0))
-            message = sealer.message(message_id, channel, self.sender, draft)
-            self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
-
-    def finish(self, error: Exception | None) -> None:
-        """Acknowledge: after the commit, or with SYSTEM_ERROR where nothing was written."""
-        if error is not None:
-            self.deliveries = []
-            self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * len(self.judged)
-        self.done(self.receipts)
-
-
-def _run_of(judged: _Judged) -> tuple[ChannelKey, int, bool]:
-    return judged.channel, judged.reason, judged.persist
-
-
-def _open_conversations(sealer: Sealer, channel: ChannelKey, sender: str) -> None:
-    """Put the first message of a channel into the lists of those who have not joined it."""
-    plain = plain_channel(channel)
-    if plain != channel:
-        return
-    if channel.type in _OPENS_FOR_BOTH_ENDS:
-        uids = set(ends_of(channel))
-    elif channel.type in (ChannelType.CUSTOMER_SERVICE, ChannelType.VISITORS):
-        uids = {channel.id.partition("|")[0], sender}
-    else:
-        return
-    for uid in sorted(uids):
-        if _queries.position(sealer.txn, uid, channel) is None:
-            position = Position(channel=channel, created=sealer.now, updated=sealer.now)
-            sealer.emit(put_position(uid, position))
 
 
 class Messages:
@@ -168,7 +75,8 @@ class Messages:
         verdicts: dict[tuple[str, int], tuple[ChannelKey, int]] = {}
         judged = [await self._judge(sender, draft, verdicts) for draft in drafts]
         self.refused += sum(each.reason != ReasonCode.SUCCESS for each in judged)
-        await self._store.writer.enqueue(SendBatch(sender.uid, judged, done, exclude))
+        batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
+        await self._store.writer.enqueue(batch)
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
         """Send drafts of one sender, in order; returns a receipt per draft after the commit."""
@@ -187,13 +95,38 @@ class Messages:
         """Send one draft."""
         return (await self.send_many(sender, [draft]))[0]
 
+    async def send_with(self, change: Callable[[Sealer], bool], key: ChannelKey, sender: str, draft: Draft) -> None:
+        """Make a change, and tell the members of a channel of it by a command, in one transaction.
+
+        The server tells: nobody's permission to send is asked, and a banned channel hears it too.
+
+        Args:
+            change: Makes the change, and may still write into the draft; False if there was nothing to change.
+            key: The channel.
+            sender: Whom the command is from.
+            draft: The command.
+
+        Raises:
+            BackendError: The members are not known; nothing is written then.
+            StoreError, or what `change` raised; nothing is written then.
+        """
+        uids = await self._channels.recipients(key)
+        channel = key if key.type == ChannelType.TEMP else command_channel(key)
+        answered = trio.Event()
+        judged = [Judged(draft, channel, ReasonCode.SUCCESS, persist=True, command_for=uids)]
+        batch = SendBatch(sender, judged, lambda _: answered.set(), None, before=change)
+        await self._store.writer.enqueue(batch)
+        await answered.wait()
+        if batch.error is not None:
+            raise batch.error
+
     def new_id(self) -> int:
         """Return a message id for a refusal that never reaches the store."""
         return self._store.ids.block(1)[0]
 
     async def _judge(
         self, sender: Device, draft: Draft, verdicts: dict[tuple[str, int], tuple[ChannelKey, int]]
-    ) -> _Judged:
+    ) -> Judged:
         """Decide on a draft. Not a checkpoint while the facts of its channel are known.
 
         `verdicts` holds what was decided for the channels of this batch, so that each is looked at once.
@@ -201,7 +134,7 @@ class Messages:
         kind = draft.channel_type
         if draft.refusal or not _is_plausible(draft, self._config.max_payload_bytes):
             reason = draft.refusal or ReasonCode.CHANNEL_ID_ERROR
-            return _Judged(draft, ChannelKey("", kind), reason, persist=False)
+            return Judged(draft, ChannelKey("", kind), reason, persist=False)
         verdict = verdicts.get((draft.channel_id, kind))
         if verdict is None:
             verdict = verdicts[draft.channel_id, kind] = await self._verdict(sender, draft)
@@ -212,15 +145,19 @@ class Messages:
             draft.flags &= ~DUP
         if sender.is_server:
             return await self._of_server(draft, key, reason)
-        return _Judged(draft, key, reason, await self._is_kept(draft, key))
+        return Judged(draft, key, reason, await self._is_kept(draft, key))
 
-    async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> _Judged:
+    async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""
         draft.client_msg_no = draft.client_msg_no or f"{uuid.uuid4().hex}0"
         persist = await self._is_kept(draft, key)
-        if persist and draft.flags & SYNC_ONCE and key.type != ChannelType.TEMP:
-            key = command_channel(key)
-        return _Judged(draft, key, reason, persist)
+        if not persist or not draft.flags & SYNC_ONCE or reason != ReasonCode.SUCCESS:
+            return Judged(draft, key, reason, persist)
+        try:
+            uids = frozenset(draft.to_uids) or await self._channels.recipients(key)
+        except BackendError:
+            return Judged(draft, key, ReasonCode.SYSTEM_ERROR, persist)
+        return Judged(draft, key if key.type == ChannelType.TEMP else command_channel(key), reason, persist, uids)
 
     async def _is_kept(self, draft: Draft, key: ChannelKey) -> bool:
         """Whether a draft is to be stored; a data channel that only subscriptions made lives in memory."""
@@ -236,13 +173,29 @@ class Messages:
             return key, ReasonCode.SYSTEM_ERROR
 
     async def _facts(self, key: ChannelKey) -> Facts:
-        return self._channels.cached(key) or await self._channels.facts(key)
+        known = self._channels.known
+        facts = known.cached(key) or await known.get(key)
+        if facts.has_new_members:
+            await self._channels.follow_members(key, facts)
+        return facts
+
+    async def _facts_for(self, sender: Device, key: ChannelKey) -> Facts:
+        """Return the facts of a channel; the server and system accounts need no lists, only whether it is closed."""
+        try:
+            return await self._facts(key)
+        except BackendError:
+            if not sender.is_server and not self._channels.is_system(sender.uid):
+                raise
+        info = await self._channels.known.info_in_force(key)
+        return Facts(info, True, frozenset(), frozenset(), frozenset())  # noqa: FBT003  # positional by field
 
     async def _decide(self, sender: Device, draft: Draft, key: ChannelKey) -> int:
-        own = await self._facts(ChannelKey(sender.uid, ChannelType.PERSON))
-        facts = await self._facts(key)
+        own = self._channels.known.person_info(sender.uid)
+        if not sender.is_server and not self._channels.is_system(sender.uid):
+            self._channels.check_system_uids()
+        facts = await self._facts_for(sender, key)
         is_person = key.type == ChannelType.PERSON
-        listed = await self._facts(ChannelKey(draft.channel_id, ChannelType.PERSON)) if is_person else facts
+        listed = await self._facts_for(sender, ChannelKey(draft.channel_id, ChannelType.PERSON)) if is_person else facts
         is_member = False if is_person else await self._is_member(key, sender.uid, facts)
         return _permission.decide(
             _permission.Facts(
@@ -251,7 +204,7 @@ class Messages:
                 channel_id=draft.channel_id,
                 is_server=sender.is_server,
                 sender_is_system=self._channels.is_system(sender.uid),
-                sender_send_ban=own.info is not None and own.info.send_ban,
+                sender_send_ban=own is not None and own.send_ban,
                 info=facts.info,
                 recipient_is_system=is_person and self._channels.is_system(draft.channel_id),
                 recipient_info=listed.info if is_person else None,
@@ -294,18 +247,18 @@ class Messages:
         """Return the messages with these sequence numbers, missing ones left out."""
         with self._store.snapshot() as txn:
             found = (_queries.message_at(txn, key, seq) for seq in seqs)
-            return [message for message in found if message is not None]
+            return [message for message in found if message is not None and self.is_alive(message)]
 
     def by_id(self, key: ChannelKey, message_id: int) -> Message | None:
         """Return a message of this channel by its id."""
         message = self._store.read(lambda txn: _queries.message_by_id(txn, message_id))
-        return message if message is not None and message.channel == key else None
+        return message if message is not None and message.channel == key and self.is_alive(message) else None
 
     def by_client_msg_no(self, key: ChannelKey, client_msg_no: str, *, limit: int = MAX_PAGE) -> Message | None:
         """Return the newest message with this number among the newest `limit` of a channel."""
         with self._store.snapshot() as txn:
             for message in islice(_queries.messages_back(txn, key, 2**63), limit):
-                if message.client_msg_no == client_msg_no:
+                if message.client_msg_no == client_msg_no and self.is_alive(message):
                     return message
         return None
 
@@ -323,11 +276,11 @@ class Messages:
         upwards = newer and (start > 0 or end > 0)
         with self._store.snapshot() as txn:
             if upwards:
-                alive = filter(self._is_alive, _queries.messages_from(txn, key, start))
+                alive = filter(self.is_alive, _queries.messages_from(txn, key, start))
                 found = [message for message in islice(alive, limit + 1) if message.seq < (end or 2**63)]
             else:
                 top = 0 if end and not start else start or 2**63
-                alive = filter(self._is_alive, _queries.messages_back(txn, key, top))
+                alive = filter(self.is_alive, _queries.messages_back(txn, key, top))
                 found = [message for message in islice(alive, limit + 1) if message.seq > end]
         more = len(found) > limit
         found = found[:limit]
@@ -335,7 +288,8 @@ class Messages:
             found.reverse()
         return MessagePage(messages=tuple(found), more=more)
 
-    def _is_alive(self, message: Message) -> bool:
+    def is_alive(self, message: Message) -> bool:
+        """Whether a message has not expired."""
         return not message.expire or message.timestamp + message.expire > self._clock_s()
 
 

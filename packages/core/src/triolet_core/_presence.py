@@ -115,6 +115,10 @@ class Presence:
             self._kick(session, Kick(notify=True, reason=reason, text=text, grace_s=grace_s))
         return len(leaving)
 
+    def dismiss(self, session: Session, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
+        """Kick one session."""
+        self._kick(session, Kick(notify=notify, reason=reason, text=text, grace_s=grace_s))
+
     def _kick(self, session: Session, kick: Kick) -> None:
         session.kick(kick.reason, kick.text, notify=kick.notify, grace_s=kick.grace_s)
         self.unregister(session)

@@ -3,9 +3,10 @@
 import hmac
 from collections.abc import Sequence
 
-from triolet_core._channels import Channels
+from triolet_core._channels import Channels, refusal_of
 from triolet_core._presence import Presence
 from triolet_core.config import AuthConfig
+from triolet_core.hooks import Hooks
 from triolet_core.model import (
     FORBIDDEN_ID_CHARACTERS,
     MAX_ID_BYTES,
@@ -18,9 +19,11 @@ from triolet_core.model import (
     DeviceLevel,
     DeviceToken,
     ReasonCode,
+    UserInfo,
     slot_of,
 )
 from triolet_core.store import Store, _queries
+from triolet_core.store._sealer import Sealer
 from triolet_core.store._tables import PutDevice
 
 TOKEN_KICK_TEXT = "账号在其他设备上登录"  # noqa: S105  # what the reference tells the client
@@ -36,6 +39,7 @@ class Users:
         store: Store,
         channels: Channels,
         presence: Presence,
+        hooks: Hooks,
         config: AuthConfig,
         *,
         kicks_whatever_the_level: bool,
@@ -43,6 +47,7 @@ class Users:
         self._store = store
         self._channels = channels
         self._presence = presence
+        self._hooks = hooks
         self._config = config
         self._kicks_whatever_the_level = kicks_whatever_the_level
 
@@ -56,8 +61,8 @@ class Users:
         level = self._level(request)
         if level is None:
             return ReasonCode.AUTH_FAIL, DeviceLevel.SLAVE
-        facts = await self._channels.facts(ChannelKey(request.uid, ChannelType.PERSON))
-        if facts.info is not None and facts.info.ban:
+        info = self._channels.known.person_info(request.uid)
+        if info is not None and info.ban:
             return ReasonCode.BAN, DeviceLevel.SLAVE
         return ReasonCode.SUCCESS, level
 
@@ -83,27 +88,41 @@ class Users:
 
         Returns BAN or DISBAND, with nothing changed, if the user's person channel is.
         """
-        info = self._channels.info(ChannelKey(uid, ChannelType.PERSON))
-        if info is not None and info.ban:
-            return ReasonCode.BAN
-        if info is not None and info.disband:
-            return ReasonCode.DISBAND
-        await self._put_device(uid, flag, DeviceToken(token=token, level=level))
-        if level == DeviceLevel.MASTER or self._kicks_whatever_the_level:
-            reason = ReasonCode.UNKNOWN if self._kicks_whatever_the_level else ReasonCode.CONNECT_KICK
-            self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
-        return ReasonCode.SUCCESS
+        whatever = self._kicks_whatever_the_level
+        reasons: list[ReasonCode] = []
+
+        def function(sealer: Sealer) -> ReasonCode:
+            reasons.append(_set_token(sealer, uid, flag, level, token))
+            return reasons[-1]
+
+        def after() -> None:
+            if reasons[-1] == ReasonCode.SUCCESS and (level == DeviceLevel.MASTER or whatever):
+                reason = ReasonCode.UNKNOWN if whatever else ReasonCode.CONNECT_KICK
+                self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
+
+        return await self._store.writer.change(function, after=after)
 
     async def quit_device(self, uid: str, flag: int) -> None:
         """Clear the token of a device flag (-1: app, web and pc) and kick its connections."""
         flags = (DeviceFlag.APP, DeviceFlag.WEB, DeviceFlag.PC) if flag == -1 else (flag,)
-        for each in flags:
-            await self._put_device(uid, each, DeviceToken(token="", level=DeviceLevel.MASTER))
-            self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
 
-    async def _put_device(self, uid: str, flag: int, device: DeviceToken) -> None:
-        operation = PutDevice(slot_of(uid), uid, int(flag), device)
-        await self._store.writer.change(lambda sealer: sealer.emit(operation))
+        def function(sealer: Sealer) -> None:
+            for each in flags:
+                _put_device(sealer, uid, each, "", DeviceLevel.MASTER)
+
+        def after() -> None:
+            for each in flags:
+                self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
+
+        await self._store.writer.change(function, after=after)
+
+    async def info(self, uid: str) -> UserInfo | None:
+        """Return what a data source knows of a user, None if there is none or it cannot say.
+
+        Raises:
+            BackendError: It failed and has no failure answer.
+        """
+        return await self._hooks.user_info.ask(uid)
 
     def device(self, uid: str, flag: int) -> DeviceToken | None:
         """Return what is stored for a device flag."""
@@ -124,6 +143,21 @@ class Users:
     def is_system(self, uid: str) -> bool:
         """Whether a uid is a system account."""
         return self._channels.is_system(uid)
+
+
+def _set_token(sealer: Sealer, uid: str, flag: int, level: int, token: str) -> ReasonCode:
+    record = _queries.channel_record(sealer.txn, ChannelKey(uid, ChannelType.PERSON))
+    reason = refusal_of(record.info if record is not None else None)
+    if reason == ReasonCode.SUCCESS:
+        _put_device(sealer, uid, flag, token, level)
+    return reason
+
+
+def _put_device(sealer: Sealer, uid: str, flag: int, token: str, level: int) -> None:
+    known = _queries.device(sealer.txn, uid, int(flag))
+    created = known.created if known is not None else sealer.now
+    device = DeviceToken(token=token, level=int(level), created=created, updated=sealer.now)
+    sealer.emit(PutDevice(slot_of(uid), uid, int(flag), device))
 
 
 def is_valid_uid(uid: str) -> bool:

@@ -67,6 +67,26 @@ class NotFound(TrioletError):
     """What was named does not exist."""
 
 
+class StreamClosed(TrioletError):
+    """A piece came for a stream that has ended."""
+
+
+class ChannelMismatch(TrioletError):
+    """An event names another channel than the stream was begun in."""
+
+
+class StreamLimit(TrioletError):
+    """A stream, or the number of open ones, has reached its bound."""
+
+    def __init__(self, key: str, limit: int) -> None:
+        self.key = key
+        self.limit = limit
+        super().__init__(key, limit)
+
+    def __str__(self) -> str:
+        return f"{self.key} is reached ({self.limit})"
+
+
 class Overloaded(TrioletError):
     """A bound was reached and stayed reached for longer than the caller may wait."""
 

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from triolet_core.errors import BackendError
-from triolet_core.model import ChannelInfo, ChannelKey, Device, Draft, Message
+from triolet_core.model import ChannelInfo, ChannelKey, Device, Draft, Message, UserInfo
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -61,7 +61,7 @@ class _Responder(Generic[Q, A]):
     order: int
     limiter: trio.CapacityLimiter
     deadline_s: float
-    on_failure: Callable[[Q], A] | None
+    on_failure: Callable[[Q], A | None] | None
     asked: int = 0
     failed: int = 0
 
@@ -87,7 +87,7 @@ class Ask(Generic[Q, A]):
         answer: Callable[[Q], Awaitable[A | None]],
         *,
         order: int = 0,
-        on_failure: Callable[[Q], A] | None,
+        on_failure: Callable[[Q], A | None] | None,
         deadline_s: float | None = None,
         in_flight: int | None = None,
     ) -> Iterator[None]:
@@ -95,9 +95,11 @@ class Ask(Generic[Q, A]):
 
         Args:
             name: Shown in logs and metrics.
-            answer: Asked with the question; None passes it on.
+            answer: Asked with the question; None passes it on. What it raises is a failure and is logged, except
+                `BackendError`: that is a failure of which it has told the log itself.
             order: Lower is asked earlier; equal ones by name.
-            on_failure: What a late or failed answer counts as; None raises `BackendError` to the asker.
+            on_failure: What a late or failed answer counts as; it may raise `BackendError` to the asker, which is
+                what None does.
             deadline_s: Longest wait for the answer, the wait for its turn included; None is the question's.
             in_flight: Most questions it works on at once; None is the question's.
         """
@@ -124,15 +126,19 @@ class Ask(Generic[Q, A]):
 
     async def _ask_one(self, entry: _Responder[Q, A], question: Q) -> A | None:
         entry.asked += 1
-        detail = f"no answer within {entry.deadline_s:g} s"
+        detail, is_logged = f"no answer within {entry.deadline_s:g} s", False
         with trio.move_on_after(entry.deadline_s):
             try:
                 async with entry.limiter:
                     return await entry.answer(question)
+            except BackendError as exc:
+                detail, is_logged = exc.detail, True
             except Exception as exc:  # a responder is foreign code: its failure has a declared answer
                 detail = f"{type(exc).__name__}: {exc}"
         entry.failed += 1
-        structlog.get_logger().warning("responder failed", question=self.name, responder=entry.name, detail=detail)
+        if not is_logged:
+            log = structlog.get_logger()
+            log.warning("responder failed", question=self.name, responder=entry.name, detail=detail)
         if entry.on_failure is None:
             raise BackendError(entry.name, detail)
         return entry.on_failure(question)
@@ -191,6 +197,7 @@ class Hooks:
     allowlist: Ask[ChannelKey, Sequence[str]] = attrs.Factory(lambda: Ask("allowlist"))
     channel_info: Ask[ChannelKey, ChannelInfo] = attrs.Factory(lambda: Ask("channel_info"))
     system_uids: Ask[None, Sequence[str]] = attrs.Factory(lambda: Ask("system_uids"))
+    user_info: Ask[str, UserInfo] = attrs.Factory(lambda: Ask("user_info"))
     offline_messages: Topic[OfflineMessage] = attrs.Factory(lambda: Topic("offline_messages"))
     presence_changed: Topic[PresenceChange] = attrs.Factory(lambda: Topic("presence_changed"))
     channel_changed: Topic[ChannelKey] = attrs.Factory(lambda: Topic("channel_changed"))

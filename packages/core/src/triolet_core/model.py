@@ -198,6 +198,8 @@ class Draft:
     """A `ReasonCode` found before core saw the draft (bad msgKey, say); 0 if there is none."""
     to_uids: tuple[str, ...] = ()
     """Who gets it, in place of the channel's members; empty for those."""
+    is_stream: bool = False
+    """Whether it is the anchor of a stream: events will be added to it."""
 
 
 @attrs.define(eq=False)
@@ -216,6 +218,26 @@ class Message:
     expire: int
     topic: str
     payload: bytes
+    marks: int = 0
+    """REVISED and STREAMED, if something happened to it after it was stored."""
+
+
+REVISED = 0x80
+"""Mark of a message that was recalled or edited."""
+STREAMED = 0x40
+"""Mark of a message that has events."""
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """Something that happened and is no message: neither stored nor acknowledged nor repeated."""
+
+    id: str
+    type: str
+    timestamp: int
+    """Milliseconds since 1970; 0 if nobody said."""
+    data: bytes = attrs.field(repr=False)
+    """What the type asks for, JSON text as a rule."""
 
 
 class Receipt(NamedTuple):
@@ -240,14 +262,61 @@ class ChannelInfo:
     remark: str = ""
     extra: str = ""
     """JSON text, as the backend gave it."""
+    keep_s: int = 0
+    """Seconds that its messages are kept; 0: what `retention` says."""
+    keep_count: int = 0
+    """Newest messages that are kept; 0: what `retention` says."""
+
+
+@attrs.frozen(kw_only=True)
+class UserInfo:
+    """What a data source says about a user."""
+
+    uid: str
+    name: str = ""
+    avatar: str = ""
+    remark: str = ""
+    extra: str = ""
+    """JSON text, as the backend gave it."""
 
 
 @attrs.frozen(kw_only=True)
 class DeviceToken:
-    """What `/user/token` stored for one uid and device flag."""
+    """What `/user/token` stored for one uid and device flag; times in seconds since 1970."""
 
-    token: str
+    token: str = attrs.field(repr=False)
     level: int
+    created: int = 0
+    updated: int = 0
+
+
+class RevisionKind(enum.IntEnum):
+    """What happened to a message after it was stored."""
+
+    RECALLED = 1
+    EDITED = 2
+
+
+@attrs.frozen(kw_only=True)
+class Revision:
+    """The last change of a stored message."""
+
+    kind: RevisionKind
+    by: str
+    at: int
+    """Seconds since 1970."""
+    version: int
+    """1 for the first change."""
+
+
+@attrs.frozen(kw_only=True)
+class PluginBinding:
+    """A uid that a plugin (a bot, say) speaks for; times in seconds since 1970."""
+
+    uid: str
+    plugin_no: str
+    created: int = 0
+    updated: int = 0
 
 
 @attrs.frozen(kw_only=True)

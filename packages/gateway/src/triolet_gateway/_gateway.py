@@ -30,6 +30,7 @@ class Counters:
     logins_total: int = 0
     login_failures_total: int = 0
     protocol_errors_total: int = 0
+    bad_requests_total: int = 0
     crashes_total: int = 0
     slow_consumers_total: int = 0
     idle_closed_total: int = 0
@@ -37,6 +38,7 @@ class Counters:
     sendacks_total: int = 0
     receives_total: int = 0
     recvacks_total: int = 0
+    events_total: int = 0
     repeats_total: int = 0
     pings_total: int = 0
     bytes_in_total: int = 0

@@ -17,19 +17,20 @@ SHARE_OF_GRACE = 0.5
 
 async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]) -> None:
     """Serve clients until the host asks for an end; then acknowledge what was sent and close."""
-    async with trio.open_nursery() as connections, trio.open_nursery() as listeners:
+    async with trio.open_nursery() as connections:
         gateway = Gateway(context, connections)
         context.broker.metrics.add_source("gateway", gateway.statistics)
         context.broker.metrics.add_compatible("gateway", gateway.compatible_statistics)
-        await _listen(gateway, connections, listeners)
-        connections.start_soon(gateway.turn_wheel)
-        connections.start_soon(gateway.retry_forever)
-        task_status.started()
-        await context.stopping.wait()
-        gateway.is_stopping = True
-        for kind in ("tcp", "ws"):
-            context.broker.endpoints.pop(kind, None)
-        listeners.cancel_scope.cancel()
+        async with trio.open_nursery() as listeners:
+            await _listen(gateway, connections, listeners)
+            connections.start_soon(gateway.turn_wheel)
+            connections.start_soon(gateway.retry_forever)
+            task_status.started()
+            await context.stopping.wait()
+            gateway.is_stopping = True
+            for kind in ("tcp", "ws"):
+                context.broker.endpoints.pop(kind, None)
+            listeners.cancel_scope.cancel()
         await _finish(gateway, context)
         connections.cancel_scope.cancel()
 

@@ -11,7 +11,7 @@ import trio
 
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._outbox import SocketOutbox
-from triolet_gateway._session import ClientSession
+from triolet_gateway._session import ClientSession, Peer
 
 READ_BYTES = 65536
 BACKLOG = 1024
@@ -44,7 +44,7 @@ async def accept_forever(gateway: Gateway, listener: socket.socket) -> None:
         try:
             while True:
                 sock, address = listener.accept()
-                _begin(gateway, sock, address[0])
+                _begin(gateway, sock, address[:2])
         except BlockingIOError:
             continue
         except OSError as exc:
@@ -55,21 +55,21 @@ async def accept_forever(gateway: Gateway, listener: socket.socket) -> None:
             await trio.sleep(_PAUSE_S)
 
 
-def _begin(gateway: Gateway, sock: socket.socket, address: str) -> None:
-    if not gateway.admit(address):
+def _begin(gateway: Gateway, sock: socket.socket, peer: Peer) -> None:
+    if not gateway.admit(peer[0]):
         sock.close()
         return
     sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    gateway.start_soon(_serve, gateway, sock, address)
+    gateway.start_soon(_serve, gateway, sock, peer)
 
 
-async def _serve(gateway: Gateway, sock: socket.socket, address: str) -> None:
+async def _serve(gateway: Gateway, sock: socket.socket, peer: Peer) -> None:
     """Serve one client until it leaves, is told to, or breaks the protocol. An error here ends this one only."""
     session = ClientSession(
         gateway,
         SocketOutbox(sock, gateway.config.outbox_bytes, gateway.start_soon),
-        address,
+        peer,
         one_packet_per_write=False,
     )
     session.open()
@@ -82,7 +82,7 @@ async def _serve(gateway: Gateway, sock: socket.socket, address: str) -> None:
         gateway.log.exception("connection crashed", connection_id=session.connection_id)
     finally:
         session.close()
-        gateway.dismiss(address)
+        gateway.dismiss(peer[0])
         trio.lowlevel.notify_closing(sock)
         sock.close()
 

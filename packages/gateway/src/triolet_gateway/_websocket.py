@@ -7,13 +7,11 @@ import trio
 import trio_websocket
 
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._session import ClientSession
+from triolet_gateway._session import ClientSession, Peer
 
 PACKETS_PER_MESSAGE = 5
 """The JavaScript client joins up to five packets in a message (wire-protocol.md, section 0, rule 2)."""
 CLOSE_TIMEOUT_S = 1.0
-_UNSUPPORTED_DATA = 1003
-_NO_JSON = '{"jsonrpc":"2.0","error":{"code":0,"message":"JSON-RPC is not served by this version"}}'
 
 
 class WebSocketOutbox:
@@ -25,7 +23,12 @@ class WebSocketOutbox:
         self._scope = scope
         self._wake = trio.Event()
         self._is_finished = False
+        self._is_text = False
         self.pending = 0
+
+    def use_text(self) -> None:
+        """Send text messages from now on."""
+        self._is_text = True
 
     def write(self, frames: Sequence[bytes]) -> bool:
         """Queue frames, a message each."""
@@ -33,7 +36,7 @@ class WebSocketOutbox:
         if self._is_finished or self.pending + size > self._limit:
             return False
         self.pending += size
-        self._frames.extend(frames)
+        self._frames.extend(filter(None, frames))
         self._wake.set()
         return True
 
@@ -42,7 +45,7 @@ class WebSocketOutbox:
         while True:
             while self._frames:
                 frame = self._frames.popleft()
-                await websocket.send_message(frame)
+                await websocket.send_message(frame.decode() if self._is_text else frame)
                 self.pending -= len(frame)
             if self._is_finished:
                 await websocket.aclose()
@@ -82,31 +85,31 @@ async def serve_forever(
 
 async def _serve(gateway: Gateway, request: trio_websocket.WebSocketRequest) -> None:
     """Serve one client. trio-websocket ends its whole server if a handler raises, so nothing may get out."""
-    address = _address_of(request)
-    if not gateway.admit(address):
+    peer = _peer_of(request)
+    if not gateway.admit(peer[0]):
         await request.reject(503)
         return
     try:
         async with await request.accept() as websocket:
-            await _run(gateway, websocket, address)
+            await _run(gateway, websocket, peer)
     except* trio_websocket.ConnectionClosed:
         gateway.log.debug("websocket closed")
     except* Exception:
         gateway.counters.crashes_total += 1
         gateway.log.exception("connection crashed")
     finally:
-        gateway.dismiss(address)
+        gateway.dismiss(peer[0])
 
 
-def _address_of(request: trio_websocket.WebSocketRequest) -> str:
+def _peer_of(request: trio_websocket.WebSocketRequest) -> Peer:
     remote = request.remote
-    return remote if isinstance(remote, str) else str(remote.address)
+    return (remote, 0) if isinstance(remote, str) else (str(remote.address), int(remote.port))
 
 
-async def _run(gateway: Gateway, websocket: trio_websocket.WebSocketConnection, address: str) -> None:
+async def _run(gateway: Gateway, websocket: trio_websocket.WebSocketConnection, peer: Peer) -> None:
     async with trio.open_nursery() as nursery:
         outbox = WebSocketOutbox(gateway.config.outbox_bytes, nursery.cancel_scope)
-        session = ClientSession(gateway, outbox, address, one_packet_per_write=True)
+        session = ClientSession(gateway, outbox, peer, one_packet_per_write=True)
         session.open()
         nursery.start_soon(outbox.drain, websocket)
         try:
@@ -119,11 +122,6 @@ async def _run(gateway: Gateway, websocket: trio_websocket.WebSocketConnection, 
 async def _read(websocket: trio_websocket.WebSocketConnection, session: ClientSession) -> None:
     while True:
         message = await websocket.get_message()
-        if isinstance(message, str):
-            if message.lstrip()[:1] in ("{", "["):
-                await websocket.send_message(_NO_JSON)
-                await websocket.aclose(_UNSUPPORTED_DATA, "JSON-RPC")
-                return
-            message = message.encode("utf-8", "surrogatepass")
-        if message:
-            await session.on_data(message)
+        data = message.encode() if isinstance(message, str) else message
+        if data:
+            await session.on_data(data)

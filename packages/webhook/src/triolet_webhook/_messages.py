@@ -90,19 +90,14 @@ class OfflinePacker:
 
     async def _missed(self, batch: Sequence[Message]) -> list[Message]:
         """Return the messages with a recipient who is not reachable or not known; each channel is looked at once."""
-        audiences = self.broker.commits.audiences(batch)
         absent: dict[ChannelKey, Collection[str]] = {}
         missed = []
         for message in batch:
             channel = message.channel
             if channel.type == ChannelType.AGENT:
                 continue
-            listed = audiences.get(message.message_id)
-            if listed is not None:
-                found: Collection[str] = await self._absent(listed)
-            elif channel in absent:
-                found = absent[channel]
-            else:
+            found = absent.get(channel)
+            if found is None:
                 found = absent[channel] = await self._absent_of(channel)
             if any(uid != message.sender for uid in found):
                 missed.append(message)
@@ -157,7 +152,7 @@ class OfflinePacker:
         """Return the recipients without the sender, the system account and who is online; sorted."""
         broker = self.broker
         try:
-            uids = frozenset(broker.commits.audience(message)) or await broker.channels.recipients(message.channel)
+            uids = await broker.channels.recipients(message.channel)
         except BackendError as exc:
             raise DeliveryFailed(f"the members of the channel are not known: {exc.responder}") from exc
         return sorted(uid for uid in await self._absent(uids) if uid != message.sender)

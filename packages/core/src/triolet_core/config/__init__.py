@@ -20,9 +20,11 @@ from triolet_core.config._settings import MessageConfig as MessageConfig
 from triolet_core.config._settings import NodeConfig as NodeConfig
 from triolet_core.config._settings import PermissionConfig as PermissionConfig
 from triolet_core.config._settings import PluginsConfig as PluginsConfig
+from triolet_core.config._settings import RetentionConfig as RetentionConfig
 from triolet_core.config._settings import ServerConfig as ServerConfig
 from triolet_core.config._settings import ShutdownConfig as ShutdownConfig
 from triolet_core.config._settings import StoreConfig as StoreConfig
+from triolet_core.config._settings import StreamConfig as StreamConfig
 from triolet_core.config._values import Bytes as Bytes
 from triolet_core.config._values import Seconds as Seconds
 from triolet_core.config._values import setting as setting

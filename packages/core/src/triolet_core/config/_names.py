@@ -59,7 +59,7 @@ _GO = "it tunes the Go program"
 _ONE_NODE = "this server is one node"
 _AT_ONCE = "conversations are written with the message, there is nothing to flush"
 _MANAGER = "there is no manager port"
-_STREAMS = "streams are not served"
+_STREAMS = "streamCache.chunkInactivityTimeout ends a stream"
 _NO_CODE = "this server asks for no licence"
 
 _BY_REASON = {
@@ -83,7 +83,6 @@ _BY_REASON = {
     "profiles of the Go program": "pprofOn",
     "the /stress endpoints are not served": "stress",
     "JSON-RPC is not served": "disableJSONRPC",
-    "there is no switch for /message/sync": "disableCMDMessageSync",
     _MANAGER: ("manager.on manager.addr auth.on auth.kind auth.superToken auth.users jwt.secret jwt.expire jwt.issuer"),
     "the demo pages are not served": "demo.on demo.addr",
     "no outside service is asked": "external.autoGetExternalIP",
@@ -97,10 +96,7 @@ _BY_REASON = {
     ),
     "gateway.unacked and gateway.outboxBytes bound what waits for a device": "userMsgQueueMaxSize",
     "store.queueLimit bounds what waits": "maxMessagePerSecond",
-    _STREAMS: (
-        "streamCache.maxMemorySize streamCache.maxStreams streamCache.maxChunksPerStream streamCache.streamTimeout"
-        " streamCache.chunkInactivityTimeout streamCache.cleanupInterval"
-    ),
+    _STREAMS: ("streamCache.streamTimeout"),
     "agents are not served": "agent.webhook.httpAddr agent.webhook.maxPushCount",
     "plugins of the Go server cannot run here": "plugin.socketPath plugin.timeout plugin.install",
     "data is not imported from other servers": "oldV1Api migrateStartStep",
@@ -121,7 +117,6 @@ _BY_REASON = {
     "nobody is asked before a message is stored": (
         "webhook.preSend.url webhook.preSend.timeout webhook.preSend.failOpen"
     ),
-    "messages are kept until they are deleted": "offline.cacheDays",
     "the bounds of ids are fixed": "api.maxIdBytes",
     "no X-Forwarded-For is believed": "api.trustedProxies",
 }

@@ -1,5 +1,6 @@
 """The settings of core."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -7,7 +8,7 @@ from types import MappingProxyType
 import attrs
 
 from triolet_core.compat import CHOICES, Compat, Profile
-from triolet_core.config._values import Bytes, Seconds, setting
+from triolet_core.config._values import Bytes, Seconds, parse_seconds, setting
 
 _PROFILES = tuple(profile.value for profile in Profile)
 
@@ -61,6 +62,9 @@ class MessageConfig:
     )
     dedupe_entries: int = setting(500_000, gt=1, doc="most sends remembered for that (about 120 bytes each)")
     max_payload_bytes: Bytes = setting(Bytes(1 << 20), gt=0, doc="longest payload")
+    disable_command_sync: bool = setting(
+        default=False, key="disableCMDMessageSync", doc="/message/sync hands out nothing"
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -94,6 +98,63 @@ class ChannelConfig:
     online_cmd_channel_id: str = setting("systemcmdonline", doc="channel of commands that are not stored")
     subscriber_compress_of_count: int = setting(0, ge=0, doc="msg.offline: more recipients than this are gzipped")
     tmp_suffix: str = setting("@tmp", key="tmpChannel.suffix", doc="end of the id of a temporary channel")
+
+
+@attrs.frozen(kw_only=True)
+class RetentionConfig:
+    """How long messages are kept. What a channel was given itself wins over its type, and that over the default."""
+
+    max_age: Seconds = setting(Seconds(0), ge=0, doc="age at which messages are deleted; 0: they are kept")
+    max_count: int = setting(0, ge=0, doc="newest messages kept in a channel; 0: all")
+    types: tuple[str, ...] = setting(
+        (),
+        check=lambda texts: [type_bounds(text) for text in texts],
+        doc="other bounds for a channel type, as type:age:count, such as 9:1d:1000",
+    )
+    cache_days: int = setting(
+        7, gt=0, key="offline.cacheDays", doc="days that commands, and messages to listed users, are kept"
+    )
+    interval: Seconds = setting(Seconds(60), gt=0, doc="time between two looks at the whole store")
+
+    def by_type(self) -> dict[int, tuple[int, int]]:
+        """Return (seconds, count) by channel type."""
+        return dict(type_bounds(text) for text in self.types)
+
+
+def type_bounds(text: str) -> tuple[int, tuple[int, int]]:
+    """Return (channel type, (seconds, count)) of `type:age:count`; raises ValueError."""
+    parts = text.split(":")
+    try:
+        kind, count = int(parts[0]), int(parts[2])
+        age = parse_seconds(parts[1])
+    except (ValueError, IndexError):
+        kind, age, count = 0, 0.0, -1
+    if len(parts) != 3 or not 0 < kind < 256 or count < 0:
+        raise ValueError(f"{text!r} is not type:age:count, such as 9:1d:1000")
+    return kind, (math.ceil(age), count)
+
+
+@attrs.frozen(kw_only=True)
+class StreamConfig:
+    """Streams: messages that events are added to."""
+
+    max_streams: int = setting(10_000, gt=0, key="streamCache.maxStreams", doc="streams that may be open at once")
+    max_chunks_per_stream: int = setting(
+        10_000, gt=0, key="streamCache.maxChunksPerStream", doc="events that one stream takes"
+    )
+    max_memory_size: Bytes = setting(
+        Bytes(1 << 20), gt=0, key="streamCache.maxMemorySize", doc="longest text that one event key collects"
+    )
+    chunk_inactivity_timeout: Seconds = setting(
+        Seconds(30),
+        gt=0,
+        go=True,
+        key="streamCache.chunkInactivityTimeout",
+        doc="a stream whose writer says nothing for so long is closed",
+    )
+    cleanup_interval: Seconds = setting(
+        Seconds(5), gt=0, go=True, key="streamCache.cleanupInterval", doc="time between two looks for such streams"
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -170,6 +231,8 @@ class ServerConfig:
     auth: AuthConfig = attrs.Factory(AuthConfig)
     permission: PermissionConfig = attrs.Factory(PermissionConfig)
     channel: ChannelConfig = attrs.Factory(ChannelConfig)
+    retention: RetentionConfig = attrs.Factory(RetentionConfig)
+    stream: StreamConfig = attrs.Factory(StreamConfig)
     conversation: ConversationConfig = attrs.Factory(ConversationConfig)
     external: ExternalConfig = attrs.Factory(ExternalConfig)
     log: LogConfig = attrs.Factory(LogConfig)
@@ -189,6 +252,8 @@ CORE_SECTIONS: dict[str, type] = {
     "auth": AuthConfig,
     "permission": PermissionConfig,
     "channel": ChannelConfig,
+    "retention": RetentionConfig,
+    "stream": StreamConfig,
     "conversation": ConversationConfig,
     "external": ExternalConfig,
     "log": LogConfig,

@@ -41,6 +41,7 @@ class SettingInfo:
     le: float | None
     one_of: tuple[str, ...]
     spellings: Mapping[str, str]
+    check: Callable[[Any], object] | None
 
 
 def setting(
@@ -56,6 +57,7 @@ def setting(
     le: float | None = None,
     one_of: tuple[str, ...] = (),
     spellings: Mapping[str, str] = types.MappingProxyType({}),
+    check: Callable[[Any], object] | None = None,
 ) -> Any:
     """Declare a setting.
 
@@ -70,6 +72,7 @@ def setting(
         ge, gt, le: Bounds.
         one_of: The values accepted.
         spellings: Other ways to write a value, and what they mean.
+        check: Called with the value; raises ValueError with what is wrong.
     """
     info = SettingInfo(
         doc=doc,
@@ -82,6 +85,7 @@ def setting(
         le=le,
         one_of=one_of,
         spellings=spellings,
+        check=check,
     )
     return attrs.field(default=default, repr=not secret, metadata={"setting": info})
 
@@ -116,6 +120,8 @@ class Field:
             raise ValueError(f"not above {_bound(self, info.gt)}")
         if info.le is not None and value > info.le:
             raise ValueError(f"above {_bound(self, info.le)}")
+        if info.check is not None:
+            info.check(value)
 
     @property
     def bounds(self) -> str:
@@ -241,8 +247,20 @@ def _bytes(value: Any, info: SettingInfo) -> int:
     return int(match[1]) * _SIZE_UNITS[(match[2] or "").upper()]
 
 
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a number or a duration such as 500ms, 10s or 30d; raises ValueError."""
+    return _duration(text.strip())
+
+
 def _seconds(value: Any, info: SettingInfo) -> float:
     text = str(value).strip()
+    seconds = _duration(text)
+    if info.is_go_duration and seconds and text[-1].isdigit():
+        raise ValueError("a number without a unit, nanoseconds to the Go servers: write 500ms, 10s or 5m")
+    return seconds
+
+
+def _duration(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
@@ -250,9 +268,6 @@ def _seconds(value: Any, info: SettingInfo) -> float:
         if not parts or "".join(amount + unit for amount, unit in parts) != text:
             raise ValueError(_NO_DURATION) from None
         seconds = sum(float(amount) * _DURATION_UNITS[unit] for amount, unit in parts)
-    else:
-        if info.is_go_duration and seconds and math.isfinite(seconds):
-            raise ValueError("a number without a unit, nanoseconds to the Go servers: write 500ms, 10s or 5m")
     if not 0 <= seconds < math.inf:
         raise ValueError(_NO_DURATION)
     return seconds

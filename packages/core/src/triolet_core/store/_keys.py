@@ -10,11 +10,21 @@ What belongs to this node alone and not to a slot has the slot number 0xFFFF.
 | COUNTER | | last channel number of the slot |
 | MEMBER, DENIED, ALLOWED | channel number, packed uid | uid |
 | MESSAGE | channel number, seq | message record |
-| FLOOR | channel number | last seq of messages that were wiped |
+| FLOOR | channel number | last seq of messages that were deleted |
+| REVISION | channel number, seq | who recalled or edited a message, and when |
+| EXPIRY | due second, message id | channel number, seq |
+| STREAM | channel number, digest of the client_msg_no | stream record |
+| LANE | the same, digest of the event key | lane record |
+| STREAM_EVENT | as STREAM, number of the event | event record |
+| EVENT_ID | as STREAM, digest of the event id | number of the event, status of its lane |
+| OPEN_STREAM | digest of channel and client_msg_no | type, channel id, client_msg_no |
 | DEVICE | packed uid, flag | device record |
+| BINDING | packed uid | plugin binding record |
+| ADDRESS | text (slot 0) | blocked IP address |
 | SYSTEM | packed uid (slot 0) | uid |
 | CONVERSATION | packed uid, type, packed id | conversation record |
-| AUDIENCE | channel number, seq | uids that one message goes to, in place of the members |
+| COMMAND | packed uid, place | message id of a command |
+| COMMAND_TAIL | packed uid | last place given, last place acknowledged |
 | QUEUE | packed name of a queue, number | payload |
 | QUEUE_STATE | packed name of a queue | last number, entries, bytes |
 | META (0xFFFF) | name | text or number |
@@ -31,9 +41,10 @@ import struct
 from triolet_core.model import ChannelKey, slot_of
 
 CHANNEL, NAME, COUNTER, MEMBER, DENIED, ALLOWED = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
-MESSAGE, FLOOR, AUDIENCE = 0x10, 0x11, 0x12
-DEVICE, SYSTEM = 0x20, 0x21
-CONVERSATION = 0x30
+MESSAGE, FLOOR, REVISION, EXPIRY = 0x10, 0x11, 0x12, 0x13
+STREAM, LANE, STREAM_EVENT, EVENT_ID, OPEN_STREAM = 0x18, 0x19, 0x1A, 0x1B, 0x1C
+DEVICE, SYSTEM, BINDING, ADDRESS = 0x20, 0x21, 0x22, 0x23
+CONVERSATION, COMMAND, COMMAND_TAIL = 0x30, 0x31, 0x32
 QUEUE, QUEUE_STATE = 0x40, 0x41
 
 NODE = 0xFFFF
@@ -43,6 +54,7 @@ _PREFIX = struct.Struct(">HB")
 _NUMBERED = struct.Struct(">HBI")
 _MESSAGE = struct.Struct(">HBIQ")
 _LOG = struct.Struct(">HBQ")
+_EXPIRY = struct.Struct(">HBIQ")
 
 _LONGEST_PLAIN = 96
 _DIGEST_MARK = b"\xff"
@@ -81,14 +93,74 @@ def message(slot: int, number: int, seq: int) -> bytes:
     return _MESSAGE.pack(slot, MESSAGE, number, seq)
 
 
-def audience(slot: int, number: int, seq: int) -> bytes:
-    """Key of the uids that one message goes to."""
-    return _MESSAGE.pack(slot, AUDIENCE, number, seq)
-
-
 def seq_of(key: bytes) -> int:
     """Sequence number in the key of a message."""
     return int.from_bytes(key[7:15], "big")
+
+
+def revision(slot: int, number: int, seq: int) -> bytes:
+    """Key of what happened to a message after it was stored."""
+    return _MESSAGE.pack(slot, REVISION, number, seq)
+
+
+def expiries(slot: int) -> bytes:
+    """Prefix of the messages of a slot that expire, the earliest first."""
+    return _PREFIX.pack(slot, EXPIRY)
+
+
+def expiry(slot: int, due: int, message_id: int) -> bytes:
+    """Key of one message that expires."""
+    return _EXPIRY.pack(slot, EXPIRY, min(due, 0xFFFFFFFF), message_id)
+
+
+def due_of(key: bytes) -> int:
+    """Second at which the message of an EXPIRY key expires."""
+    return int.from_bytes(key[3:7], "big")
+
+
+def streamed(slot: int, table: int, number: int, client_msg_no: str) -> bytes:
+    """Prefix of what belongs to one stream in `table`; the whole key for STREAM."""
+    return _NUMBERED.pack(slot, table, number) + digest(client_msg_no)
+
+
+def digest(text: str) -> bytes:
+    """16 bytes that stand for a text in a key."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def binding(uid: str) -> bytes:
+    """Key of the plugin bound to a uid."""
+    return bindings(slot_of(uid)) + pack_id(uid)
+
+
+def bindings(slot: int) -> bytes:
+    """Prefix of the plugin bindings of a slot."""
+    return _PREFIX.pack(slot, BINDING)
+
+
+def addresses() -> bytes:
+    """Prefix of the blocked addresses."""
+    return _PREFIX.pack(0, ADDRESS)
+
+
+def commands(uid: str) -> bytes:
+    """Prefix of the commands that wait for a uid."""
+    return _PREFIX.pack(slot_of(uid), COMMAND) + pack_id(uid)
+
+
+def command(uid: str, place: int) -> bytes:
+    """Key of one waiting command."""
+    return commands(uid) + place.to_bytes(8, "big")
+
+
+def command_tail(uid: str) -> bytes:
+    """Key of the ends of a uid's queue."""
+    return _PREFIX.pack(slot_of(uid), COMMAND_TAIL) + pack_id(uid)
+
+
+def table(slot: int, table: int) -> bytes:
+    """Prefix of a whole table of a slot."""
+    return _PREFIX.pack(slot, table)
 
 
 def devices(uid: str) -> bytes:

@@ -1,10 +1,10 @@
 """Questions to a transaction, pure functions; used by readers on a snapshot and by the writer on its own state."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import lmdb
 
-from triolet_core.model import ChannelKey, DeviceToken, Message, slot_of
+from triolet_core.model import REVISED, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
 
@@ -57,6 +57,19 @@ def messages_from(txn: lmdb.Transaction, key: ChannelKey, first: int) -> Iterato
             if not raw.startswith(prefix):
                 return
             yield records.decode_message(value, key, keys.seq_of(raw))
+
+
+def seqs_between(txn: lmdb.Transaction, key: ChannelKey, first: int, last: int) -> Iterator[int]:
+    """Yield the sequence numbers from `first` to `last` that a channel has messages with."""
+    record = channel_record(txn, key)
+    if record is None:
+        return
+    slot = slot_of(key.id)
+    prefix = keys.numbered(slot, keys.MESSAGE, record.number)
+    for raw, _ in rows(txn, prefix, keys.message(slot, record.number, first)):
+        if keys.seq_of(raw) > last:
+            return
+        yield keys.seq_of(raw)
 
 
 def raw_messages_back(txn: lmdb.Transaction, key: ChannelKey, last: int) -> Iterator[tuple[int, bytes]]:
@@ -117,10 +130,11 @@ def log_after(txn: lmdb.Transaction, message_id: int, limit: int, max_bytes: int
     return found
 
 
-def log_back(txn: lmdb.Transaction) -> Iterator[Message]:
-    """Yield every stored message, the newest first."""
+def log_back(txn: lmdb.Transaction, before: int = 0) -> Iterator[Message]:
+    """Yield the stored messages, the newest first; only those with a lower id than `before` unless that is 0."""
     with txn.cursor() as cursor:
-        found = cursor.prev() if cursor.set_range(keys.after(keys.LOG_PREFIX)) else cursor.last()
+        bound = keys.log(before) if before else keys.after(keys.LOG_PREFIX)
+        found = cursor.prev() if cursor.set_range(bound) else cursor.last()
         while found and cursor.key().startswith(keys.LOG_PREFIX):
             message = _logged(txn, cursor.value())
             if message is not None:
@@ -187,15 +201,70 @@ def position(txn: lmdb.Transaction, uid: str, key: ChannelKey) -> records.Positi
 
 def positions(txn: lmdb.Transaction, uid: str) -> list[records.Position]:
     """Return every position of a user."""
-    prefix = keys.conversations(uid)
-    found = []
+    return [records.decode_position(value) for _, value in rows(txn, keys.conversations(uid))]
+
+
+def rows(txn: lmdb.Transaction, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the rows whose keys begin with `prefix`, from `start` on, in key order."""
     with txn.cursor() as cursor:
-        if cursor.set_range(prefix):
+        if cursor.set_range(start or prefix):
             for raw, value in cursor.iternext():
                 if not raw.startswith(prefix):
-                    break
-                found.append(records.decode_position(value))
-    return found
+                    return
+                yield raw, value
+
+
+def commands(txn: lmdb.Transaction, uid: str, first: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield (place, message id) of the commands that wait for a uid from place `first` on, the oldest first."""
+    for raw, value in rows(txn, keys.commands(uid), keys.command(uid, first)):
+        yield int.from_bytes(raw[-8:], "big"), int.from_bytes(value, "big")
+
+
+def revision(txn: lmdb.Transaction, message: Message) -> Revision | None:
+    """Return what happened to a message after it was stored."""
+    record = channel_record(txn, message.channel) if message.marks & REVISED else None
+    if record is None:
+        return None
+    value = txn.get(keys.revision(slot_of(message.channel.id), record.number, message.seq))
+    return None if value is None else records.decode_revision(value)
+
+
+def channels(txn: lmdb.Transaction, slot: int) -> Iterator[tuple[ChannelKey, int]]:
+    """Yield (key, number) of every channel of a slot."""
+    for raw, value in rows(txn, keys.table(slot, keys.NAME)):
+        yield records.decode_name(value), int.from_bytes(raw[3:7], "big")
+
+
+def first_seq(txn: lmdb.Transaction, slot: int, number: int) -> int:
+    """Return the lowest sequence number that is kept in a channel, 0 if none is."""
+    prefix = keys.numbered(slot, keys.MESSAGE, number)
+    return next((keys.seq_of(raw) for raw, _ in rows(txn, prefix)), 0)
+
+
+def lowest_of_newest(txn: lmdb.Transaction, slot: int, number: int, most: int) -> int:
+    """Return the sequence number of the oldest of the newest `most` messages of a channel, 0 if it has no more."""
+    first, last = first_seq(txn, slot, number), last_seq(txn, slot, number)
+    if not first or last - first < most:
+        return 0
+    prefix = keys.numbered(slot, keys.MESSAGE, number)
+    with txn.cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(keys.after(prefix)) else cursor.last()
+        seq = 0
+        while found and most and cursor.key().startswith(prefix):
+            seq = keys.seq_of(cursor.key())
+            most -= 1
+            found = cursor.prev()
+    return seq
+
+
+def count(txn: lmdb.Transaction, prefix: bytes) -> int:
+    """Count the rows whose keys begin with `prefix`."""
+    return sum(1 for _ in rows(txn, prefix))
+
+
+def has_rows(txn: lmdb.Transaction, prefix: bytes) -> bool:
+    """Whether there is a row whose key begins with `prefix`."""
+    return next(rows(txn, prefix), None) is not None
 
 
 def meta(txn: lmdb.Transaction, name: str) -> bytes | None:
@@ -207,22 +276,6 @@ def meta(txn: lmdb.Transaction, name: str) -> bytes | None:
 def cursor_of(txn: lmdb.Transaction, consumer: str) -> int:
     """Return the message id that a consumer has read up to, 0 at first."""
     return int.from_bytes(txn.get(keys.cursor(consumer), b""), "big")
-
-
-def audiences(txn: lmdb.Transaction, messages: Sequence[Message]) -> dict[int, tuple[str, ...]]:
-    """Return the uids of those messages that go to listed users and not to the members, by message id."""
-    numbers: dict[ChannelKey, int] = {}
-    found: dict[int, tuple[str, ...]] = {}
-    for message in messages:
-        key = message.channel
-        number = numbers.get(key)
-        if number is None:
-            record = channel_record(txn, key)
-            number = numbers[key] = 0 if record is None else record.number
-        value = txn.get(keys.audience(slot_of(key.id), number, message.seq))
-        if value is not None:
-            found[message.message_id] = records.decode_audience(value)
-    return found
 
 
 def queue_state(txn: lmdb.Transaction, queue: str) -> records.QueueState:

@@ -5,12 +5,20 @@ everything that is not touched per message is a cbor2 array, to which fields can
 """
 
 import struct
-from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import cbor2
 
-from triolet_core.model import ChannelInfo, ChannelKey, DeviceToken, Message
+from triolet_core.model import (
+    ChannelInfo,
+    ChannelKey,
+    DeviceToken,
+    Message,
+    PluginBinding,
+    Revision,
+    RevisionKind,
+)
 
 FORMAT = 1
 
@@ -28,7 +36,7 @@ def encode_message(message: Message) -> bytes:
     head = _MESSAGE.pack(
         message.message_id,
         message.timestamp,
-        message.flags,
+        message.flags | message.marks,
         message.setting,
         message.expire,
         len(sender),
@@ -52,12 +60,19 @@ def decode_message(value: bytes, channel: ChannelKey, seq: int) -> Message:
         value[a:b].decode(),
         value[b:c].decode(),
         timestamp,
-        flags,
+        flags & 0x0F,
         setting,
         expire,
         value[c:d].decode(),
         value[d:],
+        flags & 0xF0,
     )
+
+
+def id_and_time(value: bytes) -> tuple[int, int, int]:
+    """Return only the message id, the time and the expiry of a message record, all in whole seconds."""
+    message_id, timestamp, _, _, expire, _, _, _ = _MESSAGE.unpack_from(value)
+    return message_id, timestamp, expire
 
 
 def sender_and_flags(value: bytes) -> tuple[bytes, int]:
@@ -83,18 +98,21 @@ class ChannelRecord:
 
     number: int
     info: ChannelInfo | None
+    created: int = 0
+    updated: int = 0
 
 
 def encode_channel(record: ChannelRecord) -> bytes:
     """Encode a channel record."""
-    info = record.info
-    return cbor2.dumps([record.number, None if info is None else list(attrs.astuple(info))])
+    info = None if record.info is None else list(attrs.astuple(record.info))
+    return cbor2.dumps([record.number, info, record.created, record.updated])
 
 
 def decode_channel(value: bytes) -> ChannelRecord:
     """Decode a channel record."""
-    number, info = cbor2.loads(value)[:2]
-    return ChannelRecord(number=number, info=None if info is None else _info(info))
+    number, info, *times = cbor2.loads(value)
+    created, updated = (*times, 0, 0)[:2]
+    return ChannelRecord(number=number, info=None if info is None else _info(info), created=created, updated=updated)
 
 
 def _info(fields: list[object]) -> ChannelInfo:
@@ -112,15 +130,154 @@ def decode_name(value: bytes) -> ChannelKey:
     return ChannelKey(value[1:].decode(), value[0])
 
 
-def encode_device(device: DeviceToken) -> bytes:
+def encode_device(uid: str, device: DeviceToken) -> bytes:
     """Encode a device record."""
-    return cbor2.dumps([device.token, device.level])
+    return cbor2.dumps([*attrs.astuple(device), uid])
 
 
 def decode_device(value: bytes) -> DeviceToken:
     """Decode a device record."""
-    token, level = cbor2.loads(value)[:2]
-    return DeviceToken(token=token, level=level)
+    token, level, created, updated = (*cbor2.loads(value), 0, 0)[:4]
+    return DeviceToken(token=token, level=level, created=created, updated=updated)
+
+
+def device_uid(value: bytes) -> str:
+    """Return whose device a record is; empty in records of before it was kept."""
+    fields = cbor2.loads(value)
+    return str(fields[4]) if len(fields) > 4 else ""
+
+
+def encode_revision(revision: Revision) -> bytes:
+    """Encode what happened to a message."""
+    return cbor2.dumps([int(revision.kind), revision.by, revision.at, revision.version])
+
+
+def decode_revision(value: bytes) -> Revision:
+    """Decode what happened to a message."""
+    kind, by, at, version = cbor2.loads(value)[:4]
+    return Revision(kind=RevisionKind(kind), by=by, at=at, version=version)
+
+
+def encode_binding(binding: PluginBinding) -> bytes:
+    """Encode a plugin binding."""
+    return cbor2.dumps(list(attrs.astuple(binding)))
+
+
+def decode_binding(value: bytes) -> PluginBinding:
+    """Decode a plugin binding."""
+    uid, plugin_no, created, updated = cbor2.loads(value)[:4]
+    return PluginBinding(uid=uid, plugin_no=plugin_no, created=created, updated=updated)
+
+
+_PLACE = struct.Struct(">IQ")
+_TAIL = struct.Struct(">QQ")
+
+
+def encode_place(number: int, seq: int) -> bytes:
+    """Encode where in its slot a message lies."""
+    return _PLACE.pack(number, seq)
+
+
+def decode_place(value: bytes) -> tuple[int, int]:
+    """Return (channel number, seq)."""
+    number, seq = _PLACE.unpack(value)
+    return number, seq
+
+
+def encode_command_tail(last: int, acknowledged: int) -> bytes:
+    """Encode the ends of a command queue."""
+    return _TAIL.pack(last, acknowledged)
+
+
+def decode_command_tail(value: bytes | None) -> tuple[int, int]:
+    """Return (last place given, last place acknowledged), zeros if there is no queue."""
+    if value is None:
+        return 0, 0
+    last, acknowledged = _TAIL.unpack(value)
+    return last, acknowledged
+
+
+@attrs.frozen(kw_only=True)
+class StreamRecord:
+    """The head of a stream: the message that its events belong to."""
+
+    client_msg_no: str
+    message_id: int = 0
+    from_uid: str = ""
+    last_event_seq: int = 0
+    event_count: int = 0
+    is_finished: bool = False
+    active: int = 0
+    """Second of the last event."""
+    open_lanes: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class LaneRecord:
+    """The state of one event key of a stream."""
+
+    key: str
+    status: str = ""
+    last_event_seq: int = 0
+    snapshot: str = ""
+    """JSON text; empty if there is none."""
+    end_reason: int = 0
+    error: str = ""
+    event_id: str = ""
+    event_type: str = ""
+    visibility: str = "public"
+    occurred_at: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class EventRecord:
+    """One stored event of a stream."""
+
+    seq: int
+    id: str
+    key: str
+    type: str
+    visibility: str
+    occurred_at: int
+    """Milliseconds since 1970."""
+    payload: str
+    """JSON text."""
+    from_uid: str
+
+
+def encode_fields(record: StreamRecord | LaneRecord | EventRecord) -> bytes:
+    """Encode a record as the list of its fields."""
+    return cbor2.dumps(list(attrs.astuple(record)))
+
+
+def decode_stream(value: bytes) -> StreamRecord:
+    """Decode the head of a stream."""
+    return StreamRecord(**_named(StreamRecord, value))
+
+
+def decode_lane(value: bytes) -> LaneRecord:
+    """Decode a lane."""
+    return LaneRecord(**_named(LaneRecord, value))
+
+
+def decode_event(value: bytes) -> EventRecord:
+    """Decode an event."""
+    return EventRecord(**_named(EventRecord, value))
+
+
+def encode_open(channel: ChannelKey, client_msg_no: str) -> bytes:
+    """Encode which stream is open."""
+    return cbor2.dumps([channel.type, channel.id, client_msg_no])
+
+
+def decode_open(value: bytes) -> tuple[ChannelKey, str]:
+    """Decode which stream is open."""
+    kind, channel_id, client_msg_no = cbor2.loads(value)
+    return ChannelKey(channel_id, kind), client_msg_no
+
+
+def _named(kind: type, value: bytes) -> dict[str, Any]:
+    return {field.name: each for field, each in zip(attrs.fields(kind), cbor2.loads(value), strict=False)}
 
 
 @attrs.frozen(kw_only=True)
@@ -147,16 +304,6 @@ def decode_position(value: bytes) -> Position:
     read_to, deleted_to, created, updated, kind = _POSITION.unpack_from(value)
     channel = ChannelKey(value[_POSITION.size :].decode(), kind)
     return Position(channel=channel, read_to=read_to, deleted_to=deleted_to, created=created, updated=updated)
-
-
-def encode_audience(uids: Sequence[str]) -> bytes:
-    """Encode the uids that one message goes to."""
-    return cbor2.dumps(list(uids))
-
-
-def decode_audience(value: bytes) -> tuple[str, ...]:
-    """Decode the uids that one message goes to."""
-    return tuple(cbor2.loads(value))
 
 
 @attrs.frozen(kw_only=True)

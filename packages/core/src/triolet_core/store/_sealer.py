@@ -6,7 +6,7 @@ import attrs
 import lmdb
 
 from triolet_core._ids import IdSource
-from triolet_core.model import ChannelKey, Draft, Message, slot_of
+from triolet_core.model import REVISED, STREAMED, ChannelKey, Draft, Message, slot_of
 from triolet_core.store import _dedupe, _queries
 from triolet_core.store._dedupe import DedupeWindow
 from triolet_core.store._tables import AppendMessages, CreateChannel, Operation, PutMeta, apply
@@ -80,8 +80,17 @@ class Sealer:
         if record is not None:
             return Tail(slot, record.number, _queries.last_seq(self.txn, slot, record.number))
         number = _queries.last_number(self.txn, slot) + 1
-        self.emit(CreateChannel(slot, key, number))
+        self.emit(CreateChannel(slot, key, number, self.now))
         return Tail(slot, number, 0)
+
+    def block(self, count: int) -> list[int]:
+        """Return rising message ids for this transaction."""
+        return self.ids.block(count, ceiling=self._new_ceiling)
+
+    def forget(self, key: ChannelKey) -> None:
+        """Drop what is known of a channel's end: the channel is dropped in this transaction."""
+        self._tails.pop(key, None)
+        self._touched.pop(key, None)
 
     def message(self, message_id: int, key: ChannelKey, sender: str, draft: Draft) -> Message:
         """Return a draft as an accepted message that is not stored (seq 0)."""
@@ -97,6 +106,7 @@ class Sealer:
             draft.expire,
             draft.topic,
             draft.payload,
+            STREAMED if draft.is_stream else 0,
         )
 
     def append(self, key: ChannelKey, sender: str, drafts: Sequence[Draft]) -> list[tuple[Message, bool]]:
@@ -108,7 +118,7 @@ class Sealer:
         tail = self.tail(key)
         fresh: list[Message] = []
         answers: list[tuple[Message, bool]] = []
-        for message_id, draft in zip(self.ids.block(len(drafts)), drafts, strict=True):
+        for message_id, draft in zip(self.block(len(drafts)), drafts, strict=True):
             known = self._repeat(key, sender, draft, fresh)
             if known is not None:
                 answers.append((known, False))
@@ -134,5 +144,6 @@ class Sealer:
         first = first or _queries.message_by_id(self.txn, message_id)
         if first is None or self.now - first.timestamp > self._dedupe.window_s:
             return None
-        same = (first.channel, first.sender, first.client_msg_no, first.payload)
+        payload = draft.payload if first.marks & REVISED else first.payload  # nobody knows what it once was
+        same = (first.channel, first.sender, first.client_msg_no, payload)
         return first if same == (key, sender, draft.client_msg_no, draft.payload) else None

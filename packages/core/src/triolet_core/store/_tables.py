@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import lmdb
 
-from triolet_core.model import ChannelInfo, ChannelKey, DeviceToken, Message, slot_of
+from triolet_core.model import REVISED, STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
 from triolet_core.store._queries import queue_state
@@ -27,22 +27,13 @@ class AppendMessages:
 
 
 @attrs.frozen
-class PutAudience:
-    """Note who one message of a channel goes to, in place of the members."""
-
-    slot: int
-    number: int
-    seq: int
-    uids: tuple[str, ...]
-
-
-@attrs.frozen
 class CreateChannel:
     """Give a channel its number."""
 
     slot: int
     key: ChannelKey
     number: int
+    now: int
 
 
 @attrs.frozen
@@ -53,6 +44,8 @@ class PutChannelInfo:
     key: ChannelKey
     number: int
     info: ChannelInfo | None
+    created: int
+    updated: int
 
 
 @attrs.frozen
@@ -74,6 +67,43 @@ class WipeChannel:
     slot: int
     number: int
     last_seq: int
+
+
+@attrs.frozen
+class DeleteMessages:
+    """Delete messages of a channel; its sequence goes on behind `last_seq`."""
+
+    slot: int
+    number: int
+    seqs: tuple[int, ...]
+    last_seq: int
+
+
+@attrs.frozen
+class DropChannel:
+    """Forget a channel that has no messages and whose id never comes again; its number is not given again."""
+
+    slot: int
+    key: ChannelKey
+    number: int
+
+
+@attrs.define(eq=False)
+class ReviseMessage:
+    """Replace a stored message, and say what happened to it (None: only its marks changed)."""
+
+    slot: int
+    number: int
+    message: Message
+    revision: Revision | None
+
+
+@attrs.frozen
+class PutRows:
+    """Set and delete (None) rows of one slot that have no rules of their own."""
+
+    slot: int
+    rows: tuple[tuple[bytes, bytes | None], ...]
 
 
 @attrs.frozen
@@ -153,11 +183,14 @@ class DropQueued:
 
 Operation = (
     AppendMessages
-    | PutAudience
     | CreateChannel
     | PutChannelInfo
     | ChangeList
     | WipeChannel
+    | DeleteMessages
+    | DropChannel
+    | ReviseMessage
+    | PutRows
     | PutDevice
     | ChangeSystemUids
     | PutPosition
@@ -167,6 +200,10 @@ Operation = (
     | PutQueued
     | DropQueued
 )
+
+
+_STREAM_TABLES = (keys.STREAM, keys.LANE, keys.STREAM_EVENT, keys.EVENT_ID)
+_TABLES_OF_CHANNEL = (keys.MEMBER, keys.DENIED, keys.ALLOWED, keys.REVISION, *_STREAM_TABLES)
 
 
 def apply(txn: lmdb.Transaction, operation: Operation) -> None:
@@ -179,20 +216,20 @@ def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
     for message in op.messages:
         put(keys.message(op.slot, op.number, message.seq), records.encode_message(message))
         put(keys.log(message.message_id), records.encode_log(op.slot, op.number, message.seq))
-
-
-def _put_audience(txn: lmdb.Transaction, op: PutAudience) -> None:
-    txn.put(keys.audience(op.slot, op.number, op.seq), records.encode_audience(op.uids))
+        if message.expire:
+            due = keys.expiry(op.slot, message.timestamp + message.expire, message.message_id)
+            put(due, records.encode_place(op.number, message.seq))
 
 
 def _create_channel(txn: lmdb.Transaction, op: CreateChannel) -> None:
-    txn.put(keys.channel(op.key), records.encode_channel(records.ChannelRecord(number=op.number, info=None)))
+    record = records.ChannelRecord(number=op.number, info=None, created=op.now, updated=op.now)
+    txn.put(keys.channel(op.key), records.encode_channel(record))
     txn.put(keys.numbered(op.slot, keys.NAME, op.number), records.encode_name(op.key))
     txn.put(keys.counter(op.slot), op.number.to_bytes(4, "big"))
 
 
 def _put_channel_info(txn: lmdb.Transaction, op: PutChannelInfo) -> None:
-    record = records.ChannelRecord(number=op.number, info=op.info)
+    record = records.ChannelRecord(number=op.number, info=op.info, created=op.created, updated=op.updated)
     txn.put(keys.channel(op.key), records.encode_channel(record))
 
 
@@ -210,16 +247,68 @@ def _wipe_channel(txn: lmdb.Transaction, op: WipeChannel) -> None:
     with txn.cursor() as cursor:
         found = cursor.set_range(prefix)
         while found and cursor.key().startswith(prefix):
-            message = records.decode_message(cursor.value(), ChannelKey("", 0), 0)
-            txn.delete(keys.log(message.message_id))
+            _drop_references(txn, op.slot, cursor.value())
             found = cursor.set_range(prefix) if cursor.delete() else False
-    for table in (keys.MEMBER, keys.DENIED, keys.ALLOWED, keys.AUDIENCE):
+    for table in _TABLES_OF_CHANNEL:
         delete_range(txn, keys.numbered(op.slot, table, op.number))
     txn.put(keys.numbered(op.slot, keys.FLOOR, op.number), op.last_seq.to_bytes(8, "big"))
 
 
+def _drop_references(txn: lmdb.Transaction, slot: int, record: bytes) -> None:
+    message_id, timestamp, expire = records.id_and_time(record)
+    txn.delete(keys.log(message_id))
+    if expire:
+        txn.delete(keys.expiry(slot, timestamp + expire, message_id))
+
+
+def _delete_messages(txn: lmdb.Transaction, op: DeleteMessages) -> None:
+    for seq in op.seqs:
+        key = keys.message(op.slot, op.number, seq)
+        record = txn.get(key)
+        if record is None:
+            continue
+        _drop_references(txn, op.slot, record)
+        txn.delete(key)
+        _, marks = records.sender_and_flags(record)
+        if marks & REVISED:
+            txn.delete(keys.revision(op.slot, op.number, seq))
+        if marks & STREAMED:
+            _drop_stream(txn, op, records.decode_message(record, ChannelKey("", 0), seq))
+    txn.put(keys.numbered(op.slot, keys.FLOOR, op.number), op.last_seq.to_bytes(8, "big"))
+
+
+def _drop_stream(txn: lmdb.Transaction, op: DeleteMessages, message: Message) -> None:
+    """Delete the stream of a message, unless a newer message with the same number has taken it over."""
+    prefixes = [keys.streamed(op.slot, table, op.number, message.client_msg_no) for table in _STREAM_TABLES]
+    head = txn.get(prefixes[0])
+    if head is not None and records.decode_stream(head).message_id == message.message_id:
+        for prefix in prefixes:
+            delete_range(txn, prefix)
+
+
+def _drop_channel(txn: lmdb.Transaction, op: DropChannel) -> None:
+    for table in (*_TABLES_OF_CHANNEL, keys.FLOOR, keys.NAME):
+        delete_range(txn, keys.numbered(op.slot, table, op.number))
+    txn.delete(keys.channel(op.key))
+
+
+def _revise_message(txn: lmdb.Transaction, op: ReviseMessage) -> None:
+    message = op.message
+    txn.put(keys.message(op.slot, op.number, message.seq), records.encode_message(message))
+    if op.revision is not None:
+        txn.put(keys.revision(op.slot, op.number, message.seq), records.encode_revision(op.revision))
+
+
+def _put_rows(txn: lmdb.Transaction, op: PutRows) -> None:
+    for key, value in op.rows:
+        if value is None:
+            txn.delete(key)
+        else:
+            txn.put(key, value)
+
+
 def _put_device(txn: lmdb.Transaction, op: PutDevice) -> None:
-    txn.put(keys.device(op.uid, op.flag), records.encode_device(op.device))
+    txn.put(keys.device(op.uid, op.flag), records.encode_device(op.uid, op.device))
 
 
 def _change_system_uids(txn: lmdb.Transaction, op: ChangeSystemUids) -> None:
@@ -281,11 +370,14 @@ def delete_range(txn: lmdb.Transaction, prefix: bytes) -> None:
 
 _APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
     AppendMessages: _append_messages,
-    PutAudience: _put_audience,
     CreateChannel: _create_channel,
     PutChannelInfo: _put_channel_info,
     ChangeList: _change_list,
     WipeChannel: _wipe_channel,
+    DeleteMessages: _delete_messages,
+    DropChannel: _drop_channel,
+    ReviseMessage: _revise_message,
+    PutRows: _put_rows,
     PutDevice: _put_device,
     ChangeSystemUids: _change_system_uids,
     PutPosition: _put_position,

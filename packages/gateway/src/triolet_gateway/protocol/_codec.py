@@ -1,5 +1,6 @@
 """Bytes to frame and back, for every version of the WuKongIM layout. Source: wire-protocol.md, sections 2 and 3."""
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from triolet_gateway.protocol._varint import decode_length, encode_length
 
 MAX_FRAME = 1 << 20
 """Longest remaining length that is read (wire-protocol.md, section 1.5)."""
+FIRST_WITH_EVENTS = 5
 _PING = bytes((frames.PING << 4,))
 _PONG = bytes((frames.PONG << 4,))
 _STREAM_BIT = {StreamLayout.NEW: SETTING_STREAM, StreamLayout.OLD: SETTING_STREAM_V1}
@@ -33,7 +35,10 @@ def encode(
     if kind == frames.PONG:
         return _PONG
     is_limao = family is Family.LIMAO
-    body = _limao.encode_body(frame, version) if is_limao else _ENCODERS[kind](frame, version, streams)
+    try:
+        body = _limao.encode_body(frame, version) if is_limao else _ENCODERS[kind](frame, version, streams)
+    except struct.error as exc:
+        raise LocalProtocolError(f"a number does not fit: {exc}") from exc
     flags = getattr(frame, "flags", 0) & 0x0F
     return bytes((kind << 4 | flags,)) + encode_length(len(body)) + body
 
@@ -340,5 +345,5 @@ _DECODERS: dict[int, Callable[[Reader, int, int, StreamLayout], Frame]] = {
 
 def check_version(frame: Frame, version: int) -> None:
     """Raise `LocalProtocolError` if a peer of this version cannot read the frame (wire-protocol.md, rule 5)."""
-    if isinstance(frame, frames.EventFrame) and version < 5:
+    if isinstance(frame, frames.EventFrame) and version < FIRST_WITH_EVENTS:
         raise LocalProtocolError(f"version {version} has no EVENT")

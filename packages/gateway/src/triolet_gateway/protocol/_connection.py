@@ -5,154 +5,32 @@ an error or the end of the stream. Client: IDLE, PENDING after `connect`, READY 
 Bytes that come while PENDING are kept. Anything the peer does ends in an event or in `RemoteProtocolError`.
 """
 
-import enum
 from collections.abc import Iterable
-
-import attrs
 
 from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, Message, ReasonCode
 from triolet_gateway.protocol import _codec, _frames, _hot, _limao
 from triolet_gateway.protocol._crypto import SessionKeys, agree, public_key
 from triolet_gateway.protocol._errors import LocalProtocolError, NotText, PayloadError, RemoteProtocolError
+from triolet_gateway.protocol._events import (
+    ConnAckReceived,
+    ConnectReceived,
+    DisconnectReceived,
+    Event,
+    EventReceived,
+    PingReceived,
+    PongReceived,
+    RecvAckReceived,
+    RecvReceived,
+    SendAckReceived,
+    SendReceived,
+    SubAckReceived,
+    SubReceived,
+)
 from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
+from triolet_gateway.protocol._state import NEED_DATA, Limits, NeedData, Role, State
 
-
-class Role(enum.Enum):
-    """Which end this is."""
-
-    SERVER = "server"
-    CLIENT = "client"
-
-
-class State(enum.Enum):
-    """How far a connection is."""
-
-    IDLE = "idle"
-    PENDING = "pending"
-    READY = "ready"
-    CLOSED = "closed"
-
-
-@attrs.frozen
-class Limits:
-    """Bounds that hold before memory is taken."""
-
-    max_frame_size: int = _codec.MAX_FRAME
-    max_login_bytes: int = 65536
-
-
-class NeedData(enum.Enum):
-    """There is no complete event."""
-
-    NEED_DATA = "need data"
-
-
-NEED_DATA = NeedData.NEED_DATA
 RECV_OVERHEAD = 640
 """What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""
-
-
-@attrs.define
-class ConnectReceived:
-    """A client wants in."""
-
-    connect: _frames.Connect
-
-
-@attrs.define(eq=False)
-class SendReceived:
-    """A message; decrypted, or with the reason to refuse it."""
-
-    send: _frames.Send
-    refusal: int = 0
-
-
-@attrs.define
-class RecvAckReceived:
-    """A message was received."""
-
-    recvack: _frames.RecvAck
-
-
-@attrs.define
-class PingReceived:
-    """Wants a PONG."""
-
-
-@attrs.define
-class SubReceived:
-    """Wants a SUBACK."""
-
-    sub: _frames.Sub
-
-
-@attrs.define
-class DisconnectReceived:
-    """The peer says good-bye."""
-
-    disconnect: _frames.Disconnect
-
-
-@attrs.define
-class ClosedByPeer:
-    """The stream has ended."""
-
-
-@attrs.define
-class ConnAckReceived:
-    """The server has decided."""
-
-    connack: _frames.ConnAck
-
-
-@attrs.define
-class SendAckReceived:
-    """A message was accepted or refused."""
-
-    sendack: _frames.SendAck
-
-
-@attrs.define
-class RecvReceived:
-    """A message; checked and decrypted."""
-
-    recv: _frames.Recv
-
-
-@attrs.define
-class PongReceived:
-    """Answer to a PING."""
-
-
-@attrs.define
-class SubAckReceived:
-    """Answer to a SUB."""
-
-    suback: _frames.SubAck
-
-
-@attrs.define
-class EventReceived:
-    """An EVENT."""
-
-    event: _frames.EventFrame
-
-
-Event = (
-    ConnectReceived
-    | SendReceived
-    | RecvAckReceived
-    | PingReceived
-    | SubReceived
-    | DisconnectReceived
-    | ClosedByPeer
-    | ConnAckReceived
-    | SendAckReceived
-    | RecvReceived
-    | PongReceived
-    | SubAckReceived
-    | EventReceived
-)
 
 
 class Connection:
@@ -187,6 +65,11 @@ class Connection:
     def is_encrypted(self) -> bool:
         """Whether payloads are."""
         return self._keys is not None
+
+    @property
+    def has_events(self) -> bool:
+        """Whether the peer knows EVENT (wire-protocol.md, rule 5)."""
+        return self.version >= _codec.FIRST_WITH_EVENTS
 
     # --- in
 

@@ -61,9 +61,12 @@ def text(value: str) -> bytes:
     """Encode a string.
 
     Raises:
-        LocalProtocolError: It is longer than 32,767 bytes.
+        LocalProtocolError: It is longer than 32,767 bytes, or no text (a lone surrogate).
     """
-    raw = value.encode()
+    try:
+        raw = value.encode()
+    except UnicodeEncodeError as exc:
+        raise LocalProtocolError(f"a string cannot be written: {exc.reason}") from exc
     if len(raw) > MAX_STRING:
         raise LocalProtocolError(f"a string of {len(raw)} bytes cannot be written (limit {MAX_STRING})")
     return len(raw).to_bytes(2, "big") + raw

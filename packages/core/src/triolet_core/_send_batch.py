@@ -1,0 +1,138 @@
+"""What a send does in the write transaction, and how it is acknowledged after the commit."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import attrs
+
+from triolet_core import _commands, _stream_events
+from triolet_core._delivery import Delivery
+from triolet_core.model import ChannelKey, ChannelType, Draft, Message, ReasonCode, Receipt, ends_of, plain_channel
+from triolet_core.session import Session
+from triolet_core.store import _keys as keys
+from triolet_core.store import _queries
+from triolet_core.store._records import Position
+from triolet_core.store._sealer import Sealer
+from triolet_core.store._tables import ChangeList, put_position
+
+_OPENS_FOR_BOTH_ENDS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+
+Done = Callable[[list[Receipt]], None]
+
+
+@attrs.define(eq=False)
+class Judged:
+    """A draft, its channel, why it is refused (SUCCESS if not), and whether it is to be stored."""
+
+    draft: Draft
+    channel: ChannelKey
+    reason: int
+    persist: bool
+    command_for: frozenset[str] = frozenset()
+    """Whose command queues it goes into."""
+
+
+@attrs.define(eq=False)
+class SendBatch:
+    """Work of the writer: the judged drafts of one sender, in order."""
+
+    sender: str
+    judged: Sequence[Judged]
+    done: Done
+    exclude: Session | None
+    before: Callable[[Sealer], bool] | None = None
+    """A change that is made in the same transaction, first; False: there was nothing to change, nothing is sent."""
+    error: Exception | None = None
+    receipts: list[Receipt] = attrs.Factory(list)
+    deliveries: list[Delivery] = attrs.Factory(list)
+    changed: list[ChannelKey] = attrs.Factory(list)
+    """Channels whose members it has set."""
+    forget: Callable[[ChannelKey], None] | None = None
+    streams: list[tuple[ChannelKey, str]] = attrs.Factory(list)
+    """Streams that it has begun."""
+
+    @property
+    def weight(self) -> int:
+        """Messages in the batch."""
+        return len(self.judged)
+
+    def run(self, sealer: Sealer) -> None:
+        """Seal every accepted draft, runs of one channel together."""
+        self.receipts = []
+        self.deliveries = []
+        self.changed = []
+        self.streams = []
+        if self.before is not None and not self.before(sealer):
+            return
+        for (channel, reason, persist, command_for), run in groupby(self.judged, _run_of):
+            drafts = [each.draft for each in run]
+            if reason != ReasonCode.SUCCESS:
+                self.receipts += [Receipt(reason, message_id, 0) for message_id in sealer.block(len(drafts))]
+            elif persist:
+                commands = self._store(sealer, channel, drafts)
+                if command_for:
+                    _commands.enqueue(sealer, sorted(command_for), commands)
+            else:
+                self._pass_on(sealer, channel, drafts)
+
+    def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> list[Message]:
+        fresh = []
+        for draft, (message, is_new) in zip(drafts, sealer.append(channel, self.sender, drafts), strict=True):
+            self.receipts.append(Receipt(ReasonCode.SUCCESS, message.message_id, message.seq))
+            if not is_new:
+                continue
+            fresh.append(message)
+            self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
+            if draft.to_uids:
+                self._list(sealer, channel, draft.to_uids)
+            elif message.seq == 1:
+                _open_conversations(sealer, channel, self.sender)
+            if draft.is_stream:
+                _stream_events.register(sealer, message)
+                self.streams.append((channel, message.client_msg_no))
+        return fresh
+
+    def _list(self, sealer: Sealer, channel: ChannelKey, uids: tuple[str, ...]) -> None:
+        """Remember the listed recipients of a message as the members of its channel, if nobody is one."""
+        tail = sealer.tail(channel)
+        if not _queries.has_rows(sealer.txn, keys.numbered(tail.slot, keys.MEMBER, tail.number)):
+            sealer.emit(ChangeList(tail.slot, keys.MEMBER, tail.number, add=uids))
+            self.changed.append(channel)
+
+    def _pass_on(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
+        for message_id, draft in zip(sealer.block(len(drafts)), drafts, strict=True):
+            self.receipts.append(Receipt(ReasonCode.SUCCESS, message_id, 0))
+            message = sealer.message(message_id, channel, self.sender, draft)
+            self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
+
+    def finish(self, error: Exception | None) -> None:
+        """Acknowledge: after the commit, or with SYSTEM_ERROR where nothing was written."""
+        self.error = error
+        if error is not None:
+            self.deliveries = []
+            self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * len(self.judged)
+        for channel in self.changed:
+            if self.forget is not None:
+                self.forget(channel)
+        self.done(self.receipts)
+
+
+def _run_of(judged: Judged) -> tuple[ChannelKey, int, bool, frozenset[str]]:
+    return judged.channel, judged.reason, judged.persist, judged.command_for
+
+
+def _open_conversations(sealer: Sealer, channel: ChannelKey, sender: str) -> None:
+    """Put the first message of a channel into the lists of those who have not joined it."""
+    plain = plain_channel(channel)
+    if plain != channel:
+        return
+    if channel.type in _OPENS_FOR_BOTH_ENDS:
+        uids = set(ends_of(channel))
+    elif channel.type in (ChannelType.CUSTOMER_SERVICE, ChannelType.VISITORS):
+        uids = {channel.id.partition("|")[0], sender}
+    else:
+        return
+    for uid in sorted(uids):
+        if _queries.position(sealer.txn, uid, channel) is None:
+            position = Position(channel=channel, created=sealer.now, updated=sealer.now)
+            sealer.emit(put_position(uid, position))
