@@ -56,7 +56,10 @@ class Tab:
             self._answers[message["id"]] = message
         elif message["method"] == "Runtime.exceptionThrown":
             self.complaints.append(str(message["params"]["exceptionDetails"]))
-        elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["source"] in ("security", "javascript"):
+        elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["source"] in (
+            "security",
+            "javascript",
+        ):
             self.complaints.append(message["params"]["entry"]["text"])
 
     async def attach(self) -> None:
@@ -95,7 +98,9 @@ class Tab:
     async def wait_text(self, text: str, selector: str = "body") -> None:
         """Wait until an element shows a text."""
         wanted, where = json.dumps(text), json.dumps(selector)
-        await self.wait_for(f"[...document.querySelectorAll({where})].some((each) => each.innerText.includes({wanted}))")
+        await self.wait_for(
+            f"[...document.querySelectorAll({where})].some((each) => each.innerText.includes({wanted}))"
+        )
 
     async def fill(self, selector: str, value: str) -> None:
         """Type into the field that a selector finds."""

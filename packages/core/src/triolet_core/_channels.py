@@ -35,11 +35,8 @@ from triolet_core.store._tables import (
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
-    def __init__(
-        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[ChannelKey], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
         self._store = store
-        self._wiped = wiped
         self._hooks = hooks
         self.known = KnownFacts(store, hooks, cache_count=cache_count)
         self.named = NamedMembers(store, self.known, cache_count=cache_count)
@@ -242,12 +239,7 @@ class Channels:
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
             _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
-        def after() -> None:
-            if self._wiped is not None:
-                self._wiped(key)
-            self.forget(key)
-
-        await self._store.writer.change(function, after=after)
+        await self._change(key, function)
 
     # --- temporary members, in memory
 
