@@ -34,7 +34,7 @@ async def use_everything(broker: Broker) -> None:
     await broker.messages.send(SERVER, Draft("b", 1, b"x", expire=1000))
     await broker.conversations.set_unread("b", AB, 1)
     await broker.commits.acknowledge("webhook", receipt.message_id)
-    await broker.queues.append("letters", b"x")
+    await broker.queues.append("letters", [b"x"])
 
 
 async def check(directory: Path) -> cli_store.StoreReport:
