@@ -192,3 +192,11 @@ async def test_user_info_comes_from_whoever_knows(tmp_path: Path) -> None:
             assert await broker.users.info("bob") is None
         with source(broker, user_info=fails), pytest.raises(BackendError):
             await broker.users.info("ann")
+
+
+async def test_accounts_added_until_the_next_start_outlive_a_new_answer(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        broker.channels.cache_system_uids(["s"], ())
+        await broker.channels.load_system_uids()
+        assert broker.users.is_system("s")
+        assert broker.users.system_uids() == []

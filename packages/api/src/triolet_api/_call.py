@@ -100,7 +100,7 @@ class Route:
     body: type[Any] | None = None
     """The class of the body; None if there is none, or the handler reads `call.json` itself."""
     query: type[Any] | None = None
-    """The class of the query."""
+    """The class of the query; beside a body it is only described, and the handler reads `call.query`."""
     answer: Any = None
     """The type of the answer with status 200, for OpenAPI; None for what is no JSON."""
     takes: Any = None
@@ -112,7 +112,8 @@ class Route:
     """Whether credentials are asked for as soon as any are configured."""
     is_free: bool = False
     """Whether anybody may call."""
-
+    is_page: bool = False
+    """Whether it is for browsers, and not in the OpenAPI document."""
     mounted: Callable[[ApiConfig], bool] | None = None
     """Whether the settings want it; None: always."""
 

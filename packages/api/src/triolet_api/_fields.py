@@ -5,6 +5,7 @@ Names match without regard to case and unknown ones are ignored, as the referenc
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -280,12 +281,17 @@ class Payload(_Kind):
 
 @attrs.frozen(kw_only=True)
 class Anything(_Kind):
-    """Any JSON value."""
+    """Any JSON value that can be written again: no half of a surrogate pair, no number beyond a double."""
 
     def read(self, name: str, given: Given, rules: Rules) -> Any:
         value = self._value(name, given)
         if value is None and self.missing is not None:
             raise missing(self.missing)
+        if isinstance(value, (str, float, list, dict)):
+            try:
+                json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+            except (ValueError, RecursionError):
+                raise bad_field(name, value, "UTF-8, finite numbers, not nested too deeply") from None
         return value
 
     def schema(self) -> dict[str, Any]:
@@ -342,7 +348,37 @@ def fields_of(cls: type[Any]) -> list[tuple[str, str, Kind]]:
     return [(each.name, each.metadata[_FIELD][0] or each.name, each.metadata[_FIELD][1]) for each in attrs.fields(cls)]
 
 
-_READERS: dict[type[Any], list[tuple[str, str, Kind]]] = {}
+@attrs.frozen
+class _Reader:
+    """How one field of a class is read. `default` is what it is if no name of it is given; None: it has to be read."""
+
+    attribute: str
+    key: str
+    names: tuple[str, ...]
+    kind: Kind
+    default: tuple[Any] | None
+
+
+_READERS: dict[type[Any], list[_Reader]] = {}
+
+
+def _readers(cls: type[Any]) -> list[_Reader]:
+    made = [
+        _Reader(name, key.lower(), (key.lower(), *kind.names), kind, _default(key, kind))
+        for name, key, kind in fields_of(cls)
+    ]
+    _READERS[cls] = made
+    return made
+
+
+def _default(key: str, kind: Kind) -> tuple[Any] | None:
+    if kind.is_required or isinstance(kind, ChannelType):
+        return None
+    try:
+        value = kind.read(key, {}, Rules())
+    except ApiError:
+        return None
+    return None if isinstance(value, list) else (value,)
 
 
 def read_object(cls: type[Any], value: Any, rules: Rules) -> Any:
@@ -353,11 +389,14 @@ def read_object(cls: type[Any], value: Any, rules: Rules) -> Any:
     """
     if not isinstance(value, Mapping):
         raise ApiError("数据格式有误！", code="not_an_object")
-    readers = _READERS.get(cls)
-    if readers is None:
-        readers = _READERS[cls] = [(name, key.lower(), kind) for name, key, kind in fields_of(cls)]
     given = value if all(map(str.islower, value)) else {str(name).lower(): each for name, each in value.items()}
-    return cls(**{name: kind.read(key, given, rules) for name, key, kind in readers})
+    read: dict[str, Any] = {}
+    for reader in _READERS.get(cls) or _readers(cls):
+        if reader.default is not None and not any(name in given for name in reader.names):
+            (read[reader.attribute],) = reader.default
+        else:
+            read[reader.attribute] = reader.kind.read(reader.key, given, rules)
+    return cls(**read)
 
 
 def schema_of(cls: type[Any]) -> dict[str, Any]:

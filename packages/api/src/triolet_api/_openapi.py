@@ -3,11 +3,13 @@
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+import attrs
 import msgspec
+from msgspec import UNSET
 
 from triolet_api._answers import Failure
 from triolet_api._call import Route
@@ -20,9 +22,10 @@ _JWT: dict[str, list[str]] = {"bearer": []}
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """Return the document of some endpoints."""
-    shown = [route for route in routes if route.method != "ANY"]
+    shown = [route for route in routes if route.method != "ANY" and not route.is_page]
     leaves = [leaf for route in shown for leaf in _leaves(route.answer)]
     schemas, components = msgspec.json.schema_components([*leaves, Failure], ref_template=_REFERENCE)
+    classes = {each.__name__: each for each in _classes([*leaves, Failure])}
     known = dict(zip(map(repr, leaves), schemas, strict=False))
     paths: dict[str, Any] = {}
     for route in shown:
@@ -40,7 +43,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "security": [{}, _MANAGER, _JWT],
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": {name: _closed(schema) for name, schema in sorted(components.items())},
+            "schemas": {name: _closed(schema, classes[name]) for name, schema in sorted(components.items())},
             "securitySchemes": {
                 "managerToken": {"type": "apiKey", "in": "header", "name": "token"},
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -70,13 +73,26 @@ def _schema(answer: Any, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"type": "array", "items": _schema(typing.get_args(answer)[0], known)}
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+def _classes(found: Iterable[Any]) -> Iterator[type[Any]]:
+    """Yield the attrs classes among some types and within them."""
+    for each in found:
+        if isinstance(each, type) and attrs.has(each):
+            yield each
+            yield from _classes(typing.get_type_hints(each).values())
+        else:
+            yield from _classes(typing.get_args(each))
+
+
+def _closed(schema: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
     """Drop what the generator says of defaults: an answer holds every member that is not left out on purpose."""
-    properties = {
-        name: {key: value for key, value in each.items() if key != "default"}
-        for name, each in schema.get("properties", {}).items()
+    properties: Mapping[str, dict[str, Any]] = schema["properties"]
+    return {
+        **schema,
+        "properties": {
+            name: {key: value for key, value in each.items() if key != "default"} for name, each in properties.items()
+        },
+        "required": [each.name for each in attrs.fields(cls) if each.default is not UNSET],
     }
-    return {**schema, "properties": properties} if properties else schema
 
 
 def _operation(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:

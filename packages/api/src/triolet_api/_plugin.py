@@ -1,18 +1,20 @@
-"""The plugin: Hypercorn serves the application until the server stops."""
+"""The plugin: the application is served until the server stops."""
 
 import socket
 from typing import Any
 
+import hypercorn.trio
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
 
 from triolet_api._answers import encode
 from triolet_api._app import build
 from triolet_api._audit import AuditLog
 from triolet_api._auth import Authority, secret_of
 from triolet_api._call import Services
-from triolet_api._config import ApiConfig
+from triolet_api._config import ApiConfig, with_mode
+from triolet_api._front import Application, Front
+from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer
 from triolet_api._openapi import document
 from triolet_api._samples import Samples
 from triolet_api._service import Service
@@ -21,7 +23,6 @@ from triolet_core import ConfigError
 from triolet_core.config import is_loopback, parse_address
 from triolet_core.plugin import PluginContext, PluginSpec
 
-BACKLOG = 1024
 GRACE_S = 3.0
 """Longest time that requests under way may take when the server stops."""
 
@@ -32,6 +33,31 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     _check_exposure(context, host)
     listener = _listen(host, port)
     bound = listener.getsockname()
+    service = _service(context, is_exposed=not is_loopback(host))
+    front = Front(service, ROUTES, build(service))  # type: ignore[arg-type]  # Quart types the messages more closely
+    serve = _serve_hypercorn if context.config.server == "hypercorn" else _serve
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.services.parts["samples"].run)
+        nursery.start_soon(service.audit.run)
+        context.broker.metrics.add_source("api", service.statistics)
+        context.broker.endpoints["http"] = _shown(*bound[:2])
+        task_status.started()
+        await serve(context, front, listener)
+        nursery.cancel_scope.cancel()
+    context.broker.endpoints.pop("http", None)
+
+
+async def _serve(context: PluginContext[ApiConfig], application: Application, listener: socket.socket) -> None:
+    config = context.config
+    limits = HttpLimits(
+        max_body_bytes=config.max_body_bytes,
+        request_timeout_s=config.request_timeout,
+        max_connections=config.max_connections,
+    )
+    await HttpServer(application, limits).serve(listener, context.stopping, GRACE_S)
+
+
+async def _serve_hypercorn(context: PluginContext[ApiConfig], application: Any, listener: socket.socket) -> None:
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = None
@@ -39,21 +65,12 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     config.graceful_timeout = GRACE_S
     config.read_timeout = int(context.config.request_timeout)
     config.include_server_header = False
-    service = _service(context, is_exposed=not is_loopback(host))
-    app = build(service)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(service.services.parts["samples"].run)
-        nursery.start_soon(service.audit.run)
-        context.broker.metrics.add_source("api", service.statistics)
-        context.broker.endpoints["http"] = _shown(*bound[:2])
-        task_status.started()
-        await serve(app, config, shutdown_trigger=context.stopping.wait)
-        nursery.cancel_scope.cancel()
-    context.broker.endpoints.pop("http", None)
+    await hypercorn.trio.serve(application, config, shutdown_trigger=context.stopping.wait)
 
 
 def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:
-    config, server = context.config, context.broker.config
+    server = context.broker.config
+    config = with_mode(context.config, server.node.mode)
     services = Services(context.broker, config)
     authority = Authority(config, server, secret_of(config, server), is_exposed=is_exposed)
     services.parts |= {
@@ -84,7 +101,7 @@ def _check_exposure(context: PluginContext[ApiConfig], host: str) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
     except OSError as exc:
         raise ConfigError("httpAddr", f"cannot listen on {host}:{port}: {exc.strerror}; choose another") from exc
 

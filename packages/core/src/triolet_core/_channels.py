@@ -3,46 +3,38 @@
 What a message needs to know of its channel is kept in memory (`_facts`); each change drops it there.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
-import cachetools
-import lmdb
-import trio
 
 from triolet_core._facts import Facts as Facts
 from triolet_core._facts import KnownFacts
+from triolet_core._members import NamedMembers, drop_positions, open_positions
 from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks
-from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, plain_channel, slot_of
+from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, plain_channel
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
-from triolet_core.store._records import Position
 from triolet_core.store._sealer import Sealer
 from triolet_core.store._tables import (
     ChangeList,
     ChangeSystemUids,
-    DropPosition,
     PutChannelInfo,
     WipeChannel,
-    put_position,
 )
-
-WITHOUT_RECENTS = frozenset({ChannelType.INFO, ChannelType.DATA, ChannelType.TEMP, ChannelType.LIVE})
-"""Types whose channels never stand in a conversation list (semantics.md, section 1.1)."""
-_OPENED_AT_ONCE = 1_000
-"""Most positions written in one transaction for members that a data source named, so that messages pass between."""
 
 
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
-    def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
+    def __init__(
+        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[], None] | None = None
+    ) -> None:
         self._store = store
+        self._wiped = wiped
         self._hooks = hooks
         self.known = KnownFacts(store, hooks, cache_count=cache_count)
-        self._followed: cachetools.LRUCache[ChannelKey, frozenset[str]] = cachetools.LRUCache(cache_count)
-        self._following: dict[ChannelKey, trio.Event] = {}
+        self.named = NamedMembers(store, self.known, cache_count=cache_count)
         self._temp: dict[ChannelKey, dict[str, int]] = {}
         self._system: frozenset[str] | None = None
         self._cached_system: frozenset[str] = frozenset()
@@ -69,42 +61,6 @@ class Channels:
     def forget_all(self) -> None:
         """Drop what is known of every channel."""
         self.known.forget_all()
-
-    async def follow_members(self, key: ChannelKey, facts: Facts) -> None:
-        """Give those whom a data source names as members the positions that added members get, and take them back.
-
-        Waits for the commit, so it is called before a message is queued and never by its delivery, which the writer
-        may be waiting for. One task does it per channel, the others wait for it. Who left is only known of those who
-        were members since the start.
-        """
-        while facts.has_new_members:
-            under_way = self._following.get(key)
-            if under_way is not None:
-                await under_way.wait()
-                continue
-            done = self._following[key] = trio.Event()
-            try:
-                if self.known.cached(key) is facts:  # else newer ones are, or will be, followed
-                    await self._follow(key, facts.members)
-                facts.has_new_members = False
-            finally:
-                del self._following[key]
-                done.set()
-
-    async def _follow(self, key: ChannelKey, members: frozenset[str]) -> None:
-        before = self._followed.get(key, frozenset())
-        if members == before or key.type in WITHOUT_RECENTS:
-            return
-        new = await self._store.read_long(lambda txn: _without_position(txn, key, members - before))
-        for start in range(0, len(new), _OPENED_AT_ONCE):
-            await self._open_positions(key, new[start : start + _OPENED_AT_ONCE])
-        gone = tuple(before - members)
-        if gone:
-            await self._store.writer.change(lambda sealer: _drop_positions(sealer, key, gone))
-        self._followed[key] = members
-
-    async def _open_positions(self, key: ChannelKey, uids: Sequence[str]) -> None:
-        await self._store.writer.change(lambda sealer: _open_positions(sealer, key, uids))
 
     async def members_and_guests(self, key: ChannelKey) -> frozenset[str]:
         """Return who belongs to a channel, temporary members included; a topic without own members has its parent's."""
@@ -197,7 +153,7 @@ class Channels:
         def function(sealer: Sealer) -> None:
             tail = sealer.tail(key)
             sealer.emit(ChangeList(tail.slot, keys.MEMBER, tail.number, remove=tuple(uids)))
-            _drop_positions(sealer, key, uids)
+            drop_positions(sealer, key, uids)
 
         await self._change(key, function)
 
@@ -220,7 +176,7 @@ class Channels:
             tail = sealer.tail(key)
             sealer.emit(ChangeList(tail.slot, keys.DENIED, tail.number, remove=tuple(uids)))
             back = [uid for uid in uids if _queries.is_listed(sealer.txn, keys.MEMBER, key, uid)]
-            _open_positions(sealer, key, back)
+            open_positions(sealer, key, back)
 
         await self._change(key, function)
 
@@ -254,7 +210,7 @@ class Channels:
             tail = sealer.tail(key)
             sealer.emit(ChangeList(tail.slot, table, tail.number, add=tuple(uids), clear=clear))
             if table == keys.DENIED and key.type != ChannelType.PERSON:
-                _drop_positions(sealer, key, uids)
+                drop_positions(sealer, key, uids)
 
         await self._change(key, function)
 
@@ -274,11 +230,16 @@ class Channels:
                 return
             tail = sealer.tail(key)
             uids = _queries.listed(sealer.txn, keys.MEMBER, key) or []
-            _drop_positions(sealer, key, uids)
+            drop_positions(sealer, key, uids)
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
             _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
-        await self._change(key, function)
+        def after() -> None:
+            if self._wiped is not None:
+                self._wiped()
+            self.forget(key)
+
+        await self._store.writer.change(function, after=after)
 
     # --- temporary members, in memory
 
@@ -324,7 +285,8 @@ class Channels:
             self._system_failure = exc
             raise
         self._system_failure = None
-        self._system = frozenset(self._store.read(_queries.system_uids)) | frozenset(asked or ())
+        stored = self._store.read(_queries.system_uids)
+        self._system = frozenset(stored) | frozenset(asked or ()) | self._cached_system
 
     def check_system_uids(self) -> None:
         """Raise the `BackendError` of the last `load_system_uids`, if it failed."""
@@ -392,25 +354,6 @@ def _add_members(sealer: Sealer, key: ChannelKey, uids: Sequence[str], *, replac
     if replace:
         kept = set(uids)
         gone = [uid for uid in _queries.listed(sealer.txn, keys.MEMBER, key) or [] if uid not in kept]
-        _drop_positions(sealer, key, gone)
+        drop_positions(sealer, key, gone)
     sealer.emit(ChangeList(tail.slot, keys.MEMBER, tail.number, add=tuple(uids), clear=replace))
-    _open_positions(sealer, key, uids)
-
-
-def _open_positions(sealer: Sealer, key: ChannelKey, uids: Sequence[str]) -> None:
-    if key.type in WITHOUT_RECENTS:
-        return
-    seq = sealer.tail(key).seq
-    for uid in uids:
-        if _queries.position(sealer.txn, uid, key) is None:
-            position = Position(channel=key, read_to=seq, created=sealer.now, updated=sealer.now)
-            sealer.emit(put_position(uid, position))
-
-
-def _without_position(txn: lmdb.Transaction, key: ChannelKey, uids: Iterable[str]) -> list[str]:
-    return sorted(uid for uid in uids if _queries.position(txn, uid, key) is None)
-
-
-def _drop_positions(sealer: Sealer, key: ChannelKey, uids: Sequence[str]) -> None:
-    for uid in uids:
-        sealer.emit(DropPosition(slot_of(uid), uid, key))
+    open_positions(sealer, key, uids)

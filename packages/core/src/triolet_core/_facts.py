@@ -32,7 +32,7 @@ class Facts:
     denied: frozenset[str]
     allowed: frozenset[str]
     has_new_members: bool = False
-    """Whether a data source named the members and `Channels.follow_members` has not seen them yet."""
+    """Whether a data source named the members and `NamedMembers.follow` has not seen them yet."""
 
 
 class KnownFacts:

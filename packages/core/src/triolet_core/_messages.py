@@ -176,7 +176,7 @@ class Messages:
         known = self._channels.known
         facts = known.cached(key) or await known.get(key)
         if facts.has_new_members:
-            await self._channels.follow_members(key, facts)
+            await self._channels.named.follow(key, facts)
         return facts
 
     async def _facts_for(self, sender: Device, key: ChannelKey) -> Facts:

@@ -38,6 +38,15 @@ class Policy:
     count: int
 
 
+@attrs.frozen
+class _Found:
+    """What a look at a slot found to be deleted."""
+
+    messages: list[tuple[ChannelKey, tuple[int, ...]]]
+    rows: list[bytes]
+    channels: list[ChannelKey]
+
+
 class Retention:
     """Deletes what is no longer to be kept."""
 
@@ -72,16 +81,17 @@ class Retention:
         return Policy(info.keep_s or default.age_s, info.keep_count or default.count)
 
     async def run(self) -> None:
-        """Look at every slot once in `retention.interval`."""
+        """Look at every slot once in `retention.interval`, the first time when that is over."""
+        due = trio.current_time()
         while True:
-            started = trio.current_time()
+            due = max(due + self._interval_s, trio.current_time())
+            await trio.sleep_until(due)
             for slot in range(SLOT_COUNT):
                 try:
                     await self.sweep(slot)
                 except TrioletError as exc:
                     self._log.warning("retention put off", slot=slot, detail=str(exc))
             self.sweeps += 1
-            await trio.sleep_until(started + self._interval_s)
 
     async def sweep_all(self) -> int:
         """Look at every slot now; returns how many messages were deleted."""
@@ -95,15 +105,22 @@ class Retention:
         now = int(self._clock_s())
         while self._store.read(lambda txn: _first_due(txn, slot)) <= now:
             self.deleted += await self._store.writer.change(lambda sealer: _expire(sealer, slot, now))
-        for key, seqs in await self._store.read_long(lambda txn: list(self._surplus(txn, slot, now))):
+        found = await self._store.read_long(lambda txn: self._look(txn, slot, now))
+        for key, seqs in found.messages:
             self.deleted += await self._store.writer.change(partial(_drop, key=key, seqs=seqs))
-        oldest = now - self._cache_s
-        rows = await self._store.read_long(lambda txn: [*_old_commands(txn, slot, oldest), *_lost(txn, slot, oldest)])
-        for start in range(0, len(rows), CHUNK):
-            operation = PutRows(slot, tuple((raw, None) for raw in rows[start : start + CHUNK]))
+        for start in range(0, len(found.rows), CHUNK):
+            operation = PutRows(slot, tuple((raw, None) for raw in found.rows[start : start + CHUNK]))
             await self._store.writer.change(partial(Sealer.emit, operation=operation))
-        for key in await self._store.read_long(lambda txn: list(self._used_up(txn, slot, oldest))):
+        for key in found.channels:
             await self._store.writer.change(partial(_drop_channel, key=key), after=partial(self._forget, key))
+
+    def _look(self, txn: lmdb.Transaction, slot: int, now: int) -> "_Found":
+        oldest = now - self._cache_s
+        return _Found(
+            list(self._surplus(txn, slot, now)),
+            [*_old_commands(txn, slot, oldest), *_lost(txn, slot, oldest)],
+            list(self._used_up(txn, slot, oldest)),
+        )
 
     def _surplus(self, txn: lmdb.Transaction, slot: int, now: int) -> Iterator[tuple[ChannelKey, tuple[int, ...]]]:
         """Yield what is too old or too much, in pieces."""

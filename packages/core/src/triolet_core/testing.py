@@ -40,6 +40,11 @@ class MemorySession:
         self.received.extend(messages)
         return True
 
+    @staticmethod
+    def push_many(sessions: Sequence["MemorySession"], messages: Sequence[Message]) -> int:
+        """Push to each."""
+        return sum(session.push(messages) for session in sessions)
+
     def push_event(self, event: Event) -> bool:
         """Keep the event."""
         self.events.append(event)

@@ -10,8 +10,15 @@ class GatewayConfig:
     """Listeners, and the bounds of a connection."""
 
     on: bool = setting(default=True, doc="run the plugin")
-    tcp_addr: str = setting("tcp://127.0.0.1:5100", key="addr", doc="TCP; empty: off")
-    ws_addr: str = setting("ws://127.0.0.1:5200", key="wsAddr", doc="WebSocket; empty: off")
+    tcp_addr: str = setting("tcp://127.0.0.1:5100", key="addr", doc="TCP, also unix://path; empty: off")
+    ws_addr: str = setting("ws://127.0.0.1:5200", key="wsAddr", doc="WebSocket, also unix://path; empty: off")
+    tls_addr: str = setting("", key="tlsAddr", doc="TCP with TLS; empty: off")
+    wss_addr: str = setting("", key="wssAddr", doc="WebSocket with TLS; empty: off")
+    cert_file: str = setting("", key="wssConfig.certFile", doc="certificate chain (PEM) of both; read again on SIGHUP")
+    key_file: str = setting("", key="wssConfig.keyFile", doc="its private key (PEM)")
+    proxy_from: tuple[str, ...] = setting(
+        (), doc="addresses, networks or `unix`: balancers whose PROXY header, or X-Forwarded-For, names the client"
+    )
     conn_idle_time: Seconds = setting(
         Seconds(180), key="connIdleTime", gt=0, go=True, doc="a connection that is silent for this long is closed"
     )

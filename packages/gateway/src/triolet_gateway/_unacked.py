@@ -1,17 +1,23 @@
 """Deliveries of one connection that wait for their RECVACK. Source: wire-protocol.md, section 6.6."""
 
-from collections.abc import Sequence
-
-import attrs
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from triolet_core import Message
+from triolet_core.model import NO_PERSIST
 
 
-@attrs.define(eq=False)
-class _Entry:
+class Entry(NamedTuple):
+    """A delivery that may have to be repeated; one for all sessions that were served together."""
+
     message: Message
     due: float
     left: int
+
+
+def entries_of(messages: Sequence[Message], due: float, repeats: int) -> dict[int, Entry]:
+    """Return what of `messages` is to be repeated at `due`, at most `repeats` times, by message id."""
+    return {message.message_id: Entry(message, due, repeats) for message in messages if not message.flags & NO_PERSIST}
 
 
 class Unacked:
@@ -20,33 +26,37 @@ class Unacked:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, Entry] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, messages: Sequence[Message], due: float, repeats: int, limit: int) -> None:
-        """Remember messages that go out now, to be repeated at `due` and at most `repeats` times."""
+    def add(self, new: Mapping[int, Entry], limit: int) -> None:
+        """Remember what goes out now."""
         entries = self._entries
-        for message in messages:
-            if len(entries) >= limit:
-                del entries[next(iter(entries))]
-            entries[message.message_id] = _Entry(message, due, repeats)
+        if entries:
+            entries.update(new)
+        else:
+            entries = self._entries = dict(new)
+        while len(entries) > limit:
+            del entries[next(iter(entries))]
 
-    def discard(self, message_id: int) -> None:
+    def discard(self, message_ids: Sequence[int]) -> None:
         """Forget what was acknowledged; an unknown id is none of ours."""
-        self._entries.pop(message_id, None)
+        pop = self._entries.pop
+        for message_id in message_ids:
+            pop(message_id, None)
 
     def take_due(self, now: float, interval_s: float) -> list[Message]:
         """Return what is to be repeated now; forget what was repeated often enough."""
+        entries = self._entries
         due = []
-        for message_id, entry in list(self._entries.items()):
-            if entry.due > now:
+        for message_id, (message, when, left) in list(entries.items()):
+            if when > now:
                 continue
-            if not entry.left:
-                del self._entries[message_id]
+            if not left:
+                del entries[message_id]
                 continue
-            entry.left -= 1
-            entry.due = now + interval_s
-            due.append(entry.message)
+            entries[message_id] = Entry(message, now + interval_s, left - 1)
+            due.append(message)
         return due

@@ -2,6 +2,7 @@
 
 from triolet_api._call import Route
 from triolet_api.routes import (
+    _backend,
     _channel,
     _cluster_channels,
     _cluster_data,
@@ -20,6 +21,7 @@ from triolet_api.routes import (
     _route,
     _send,
     _user,
+    _web,
 )
 
 ROUTES: tuple[Route, ...] = tuple(
@@ -38,11 +40,13 @@ ROUTES: tuple[Route, ...] = tuple(
         _monitor,
         _manager,
         _plugin,
+        _backend,
         _cluster_nodes,
         _cluster_channels,
         _cluster_data,
         _docs,
         _ext,
+        _web,
     )
     for route in module.ROUTES
 )

@@ -68,6 +68,13 @@ def _within(count: int, low: int | None, high: int | None) -> bool:
 
 
 @attrs.frozen(kw_only=True)
+class NodeQuery:
+    """A node."""
+
+    node_id: int = field(Number(is_lenient=True, doc="0: this one"))
+
+
+@attrs.frozen(kw_only=True)
 class ChannelInfoRow:
     """A channel with its counts."""
 
@@ -268,8 +275,9 @@ def _key(call: Call) -> ChannelKey:
     return ChannelKey(call.path["channel_id"], kind)
 
 
-async def config(call: Call, query: None) -> ChannelCluster:
+async def config(call: Call, query: NodeQuery) -> ChannelCluster:
     """Return where a channel lives."""
+    check_node(call, query.node_id)
     key = _key(call)
     return _cluster(call, key, call.broker.catalog.channel(key))
 
@@ -360,7 +368,7 @@ _ONE = "/cluster/channels/{channel_id}/{channel_type}"
 ROUTES = (
     *(get(path, channels, ChannelsQuery, ChannelRows, **_READ) for path in ("/cluster/channels", "/api/channels")),
     get("/cluster/nodes/{id}/channels", node_channels, ChannelsQuery, ChannelClusters, **_READ),
-    get(f"{_ONE}/config", config, None, ChannelCluster, **_READ),
+    get(f"{_ONE}/config", config, NodeQuery, ChannelCluster, **_READ),
     get(f"{_ONE}/subscribers", members, None, list[str], **_READ),
     get(f"{_ONE}/denylist", denied, None, list[str], **_READ),
     get(f"{_ONE}/allowlist", allowed, None, list[str], **_READ),

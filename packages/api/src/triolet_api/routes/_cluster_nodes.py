@@ -132,6 +132,18 @@ class LogsQuery:
 
 
 @attrs.frozen(kw_only=True)
+class LogRow:
+    """An entry of a log; `data` is JSON as a text."""
+
+    id: str
+    index: int
+    term: int
+    cmd: str
+    data: str
+    time_format: str
+
+
+@attrs.frozen(kw_only=True)
 class Logs:
     """A page of a log: one node keeps none, its store is the state."""
 
@@ -140,7 +152,7 @@ class Logs:
     applied: int
     last: int
     more: int
-    logs: list[dict[str, Any]]
+    logs: list[LogRow]
 
 
 @attrs.frozen(kw_only=True)

@@ -135,6 +135,13 @@ class OldEventBody:
 
 
 @attrs.frozen(kw_only=True)
+class OldEventQuery:
+    """Whether another stream may run."""
+
+    force: str = field(Text(doc="1: begin beside a running stream"))
+
+
+@attrs.frozen(kw_only=True)
 class EventData:
     """What became of an event."""
 
@@ -304,7 +311,7 @@ async def event_sync(call: Call, body: EventSyncBody) -> EventPageAnswer:
 
 
 async def _begin(call: Call, body: StreamBody) -> SentData:
-    payload = body.data
+    payload = body.data(call)
     check_target(body.channel_id, body.channel_type, body.from_uid)
     number = body.client_msg_no or uuid.uuid4().hex
     draft = Draft(
@@ -498,5 +505,5 @@ ROUTES = (
     ),
     post("/streammessage/end", end_v1, StreamEndBody, Ok, resource="message"),
     *(post(path, end, StreamEndBody, Ok, resource="message") for path in ("/stream/end", "/stream/close")),
-    post("/event", old_event, OldEventBody, Ok, resource="message"),
+    post("/event", old_event, OldEventBody, Ok, query=OldEventQuery, resource="message"),
 )

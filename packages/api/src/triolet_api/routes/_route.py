@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 
-from triolet_api._call import Call, Nothing, ask, get
+from triolet_api._call import Call, ask, get
 from triolet_api._errors import BAD_FORMAT, ApiError
 from triolet_api._fields import Text, field, list_of_texts
 from triolet_api.routes._user import UIDS
@@ -17,6 +17,13 @@ class RouteQuery:
     """For whom, and from where."""
 
     uid: str = field(Text(doc="without effect on one node"))
+    intranet: str = field(Text(doc="1: the addresses inside"))
+
+
+@attrs.frozen(kw_only=True)
+class BatchQuery:
+    """From where."""
+
     intranet: str = field(Text(doc="1: the addresses inside"))
 
 
@@ -65,7 +72,7 @@ async def route(call: Call, query: RouteQuery) -> Addresses:
     return addresses(call)
 
 
-async def route_batch(call: Call, body: Nothing) -> list[BatchAddresses]:
+async def route_batch(call: Call, query: BatchQuery) -> list[BatchAddresses]:
     """Return the addresses for many users: a list of uids, or an object that holds one."""
     asked: Any = call.json
     if isinstance(asked, dict):
@@ -77,5 +84,5 @@ async def route_batch(call: Call, body: Nothing) -> list[BatchAddresses]:
 
 ROUTES = (
     get("/route", route, RouteQuery, Addresses),
-    ask("/route/batch", route_batch, None, list[BatchAddresses], takes=UIDS),
+    ask("/route/batch", route_batch, None, list[BatchAddresses], takes=UIDS, query=BatchQuery),
 )

@@ -81,6 +81,12 @@ def sender_and_flags(value: bytes) -> tuple[bytes, int]:
     return value[size : size + int.from_bytes(value[18:20], "big")], value[12]
 
 
+def is_expired(value: bytes, now: float) -> bool:
+    """Whether the message of a record is not to be handed out any more."""
+    expire = int.from_bytes(value[14:18], "big")
+    return expire > 0 and int.from_bytes(value[8:12], "big") + expire <= now
+
+
 def encode_log(slot: int, number: int, seq: int) -> bytes:
     """Encode where a message lies."""
     return _LOG.pack(slot, number, seq)
@@ -287,23 +293,40 @@ class Position:
     channel: ChannelKey
     read_to: int = 0
     deleted_to: int = 0
+    set_at: int = 0
+    """Last sequence number of the channel when the unread count was set: to have sent that or less is not to have
+    read."""
     created: int = 0
     updated: int = 0
 
 
+_HAS_SET_AT = 1 << 63
+"""Bit of `deleted_to` that says that `set_at` follows; most positions do without."""
+
+
 def encode_position(position: Position) -> bytes:
     """Encode a conversation record; the id is in it because a long one is only a digest in the key."""
-    head = _POSITION.pack(
-        position.read_to, position.deleted_to, position.created, position.updated, position.channel.type
-    )
-    return head + position.channel.id.encode()
+    set_at = position.set_at.to_bytes(8, "big") if position.set_at else b""
+    deleted_to = position.deleted_to | (_HAS_SET_AT if set_at else 0)
+    head = _POSITION.pack(position.read_to, deleted_to, position.created, position.updated, position.channel.type)
+    return head + set_at + position.channel.id.encode()
 
 
 def decode_position(value: bytes) -> Position:
     """Decode a conversation record."""
     read_to, deleted_to, created, updated, kind = _POSITION.unpack_from(value)
-    channel = ChannelKey(value[_POSITION.size :].decode(), kind)
-    return Position(channel=channel, read_to=read_to, deleted_to=deleted_to, created=created, updated=updated)
+    set_at, rest = 0, value[_POSITION.size :]
+    if deleted_to & _HAS_SET_AT:
+        deleted_to &= ~_HAS_SET_AT
+        set_at, rest = int.from_bytes(rest[:8], "big"), rest[8:]
+    return Position(
+        channel=ChannelKey(rest.decode(), kind),
+        read_to=read_to,
+        deleted_to=deleted_to,
+        set_at=set_at,
+        created=created,
+        updated=updated,
+    )
 
 
 @attrs.frozen(kw_only=True)
