@@ -159,14 +159,14 @@ async def test_an_error_in_the_code_of_one_connection_ends_that_one_only(
         await ann.connect("ann")
         await bob.connect("bob")
         [session] = server.broker.presence.sessions("ann")
-        original = triolet_gateway._session.ClientSession._on_recvack
+        original = triolet_gateway._session.ClientSession._on_recvacks
 
-        def fail(self: object, ack: wire.RecvAck) -> None:
+        async def fail(self: object, batch: wire.Batch) -> None:
             if self is session:
                 raise RuntimeError("a bug")
-            original(self, ack)  # type: ignore[arg-type]
+            await original(self, batch)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(triolet_gateway._session.ClientSession, "_on_recvack", fail)
+        monkeypatch.setattr(triolet_gateway._session.ClientSession, "_on_recvacks", fail)
         await ann.send_raw(ann.connection.send(wire.RecvAck(1, 1)))
         await ann.wait_closed()
         await bob.send_raw(bob.connection.send(wire.RecvAck(1, 1)))

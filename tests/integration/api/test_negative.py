@@ -31,6 +31,7 @@ _EVENT = {**_EVENTS, "event_id": "e1", "event_type": "custom", "payload": {"k": 
 _MANY = {"to": ["a", "b"], "payload": HELLO, "from_uid": "x"}
 _TARGETS = {"uid": "a", "targets": ["b"]}
 _LOGIN = {"username": "nobody", "password": "x"}
+_LETTERS = {"ids": [1, 2]}
 _TEMPORARY = {"channel_id": "t", "uids": ["a"]}
 
 VALID: dict[str, Any] = {
@@ -106,15 +107,15 @@ VALID: dict[str, Any] = {
     "/plugin/unbind": {"plugin_no": "p", "uid": "a"},
     "/plugin/uninstall": {"plugin_no": "p", "node_id": 1001},
     "/plugins/wk.plugin.search/usersearch": {"uid": "a", "keyword": "hello", "limit": 5, "page": 1},
-    "/webhook/dead/resend": {"ids": [1]},
-    "/webhook/dead/drop": {"ids": [1]},
-    "/datasource/invalidate": _GROUP,
     "/cluster/slots/{id}/migrate": _MOVE,
     "/cluster/slots/{id}/election": None,
     "/cluster/channels/{channel_id}/{channel_type}/start": None,
     "/cluster/channels/{channel_id}/{channel_type}/stop": None,
     "/cluster/channels/{channel_id}/{channel_type}/migrate": _MOVE,
     "/cluster/channel/status": {"channels": [_GROUP]},
+    "/webhook/dead/resend": _LETTERS,
+    "/webhook/dead/drop": _LETTERS,
+    "/datasource/invalidate": _GROUP,
     "/ext/v1/users/ban": {"uid": "banned"},
     "/ext/v1/users/unban": {"uid": "banned"},
     "/ext/v1/users/blacklist/add": _TARGETS,
@@ -136,13 +137,13 @@ REFUSED = {
     "/plugin/uninstall",
     "/cluster/slots/{id}/migrate",
     "/cluster/channels/{channel_id}/{channel_type}/migrate",
-    "/ext/v1/messages/recall",
-    "/ext/v1/messages/modify",
     "/webhook/dead/resend",
     "/webhook/dead/drop",
     "/datasource/invalidate",
+    "/ext/v1/messages/recall",
+    "/ext/v1/messages/modify",
 }
-"""Endpoints whose good body is refused on this server: what they are about, a message or a plugin, is not there."""
+"""Endpoints whose good body is refused here: the message, the user, the plugin or a second node does not exist."""
 ENDED = {"/stream/chunk", "/streammessage/end", "/stream/end", "/stream/close"}
 """Endpoints of a stream that another endpoint's good body may have ended."""
 
