@@ -14,12 +14,14 @@ import trio
 
 import triolet_api
 import triolet_gateway
+import triolet_webhook
 from tests.browser import Tab, browser_tab, needs_chromium
 from tests.jsonclient import json_client
 from tests.wkclient import client
 from triolet_api import ApiConfig
 from triolet_core import Server, ServerConfig, open_server
 from triolet_gateway import GatewayConfig
+from triolet_webhook import WebhookConfig
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -31,7 +33,8 @@ USERS = ("root:sesame:*", "guest:guest:[cluster:r,monitor:r,connection:r]")
 async def opened(path: Path, **section: Any) -> AsyncIterator[tuple[Server, httpx.AsyncClient, Tab, str]]:
     """A server, a client of its API, a browser, and the address of the server's pages."""
     config = ServerConfig()
-    token = section.pop("token", "")
+    token, webhook = section.pop("token", ""), section.pop("webhook", None)
+    plugins = [triolet_api.plugin, triolet_gateway.plugin, *([triolet_webhook.plugin] if webhook else [])]
     config = attrs.evolve(
         config,
         node=attrs.evolve(config.node, data_dir=str(path / "data"), root_dir=str(path)),
@@ -39,10 +42,11 @@ async def opened(path: Path, **section: Any) -> AsyncIterator[tuple[Server, http
         sections={
             "api": ApiConfig(http_addr="127.0.0.1:0", demo_on="true", **section),
             "gateway": GatewayConfig(tcp_addr="127.0.0.1:0", ws_addr="127.0.0.1:0"),
+            **({"webhook": webhook} if webhook else {}),
         },
     )
     with trio.fail_after(TIMEOUT_S):
-        async with open_server(config, plugins=[triolet_api.plugin, triolet_gateway.plugin]) as server:
+        async with open_server(config, plugins=plugins) as server:
             base = f"http://{server.broker.endpoints['http']}"
             headers = {"token": token} if token else {}
             async with httpx.AsyncClient(base_url=base, headers=headers) as http, browser_tab(path / "profile") as tab:
@@ -256,6 +260,26 @@ async def test_pages_of_what_is_not_served_are_left_out(tmp_path: Path) -> None:
         await tab.go(f"{base}/web/data/webhook")
         await tab.wait_text("There is no page /data/webhook.", "main")
         assert "Webhook dead letters" not in await tab.evaluate("document.querySelector('nav').textContent")
+
+
+async def test_dead_letters_are_pushed_again_and_dropped(tmp_path: Path) -> None:
+    """docs/webhook.md: what nobody took is listed with the reason."""
+    webhook = WebhookConfig(
+        http_addr="http://127.0.0.1:9/", msg_notify_event_retry_max_count=1, focus_events=("msg.notify",)
+    )
+    async with opened(tmp_path, webhook=webhook) as (_, http, tab, base):
+        await send(http, "ann", "nobody listens", kind=1, from_uid="bob")
+        while not (await http.get("/webhook/dead")).json()["data"]:
+            pass
+        await tab.go(f"{base}/web/data/webhook")
+        await tab.wait_text("msg.notify", "tbody")
+        await tab.press("Push again", "tbody")
+        await tab.press("Push again", "dialog")
+        await tab.wait_text("It was refused again", "[role=alert]")
+        await tab.press("Drop", "tbody")
+        await tab.press("Drop", "dialog")
+        await tab.wait_text("0 rows")
+        assert (await http.get("/webhook/dead")).json()["data"] == []
 
 
 # --- the demo chat
