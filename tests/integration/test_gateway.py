@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import triolet_gateway
 from tests.wkclient import Client, client
@@ -26,7 +27,7 @@ KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 @asynccontextmanager
 async def server_in(path: Path, *, auth: bool = False, **gateway: Any) -> AsyncIterator[Server]:
     config = ServerConfig()
-    section = GatewayConfig(tcp_addr="127.0.0.1:0", ws_addr="127.0.0.1:0", **gateway)
+    section = GatewayConfig(**{"tcp_addr": "127.0.0.1:0", "ws_addr": "127.0.0.1:0", **gateway})
     config = attrs.evolve(
         config,
         node=attrs.evolve(config.node, data_dir=str(path)),
@@ -67,6 +68,32 @@ async def test_the_senders_other_device_gets_a_copy_without_red_dot(tmp_path: Pa
         assert (copy.channel_id, copy.flags) == ("bob", 0)
         await here.ping()
         assert not [event for event in here.waiting if isinstance(event, wire.RecvReceived)]
+
+
+async def test_a_burst_in_a_group_reaches_every_member_in_order_whatever_its_transport(tmp_path: Path) -> None:
+    """Each receiver with its own keys; only the sender's other device sees it without red dot; acked once for all."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(server_in(tmp_path, retry_interval=0.2, retry_scan_interval=0.05))
+        await server.broker.channels.create(ChannelKey("g", 2), ChannelInfo(), ["ann", *(f"m{n}" for n in range(6))])
+        ann, *members = [
+            await stack.enter_async_context(client(server, kind)) for kind in ("tcp", "tcp", "tcp", "ws", "ws", "tcp")
+        ]
+        assert await ann.connect("ann", version=4) == 1
+        other, *members = members
+        assert await other.connect("ann", flag=1) == 1
+        for number, member in enumerate(members):
+            assert await member.connect(f"m{number}", version=5 - number % 2) == 1
+        count = 30
+        await ann.send_raw(b"".join(ann.message("g", str(n).encode(), channel_type=2) for n in range(count)))
+        for member in (other, *members):
+            received = [await member.receive(ack=member is not members[0]) for _ in range(count)]
+            assert [recv.payload for recv in received] == [str(n).encode() for n in range(count)]
+            assert {(recv.from_uid, recv.channel_id) for recv in received} == {("ann", "g")}
+            assert {recv.flags & RED_DOT for recv in received} == {0 if member is other else RED_DOT}
+        assert {(await members[0].receive()).message_seq for _ in range(count)} == set(range(1, count + 1))
+        for member in members[1:]:
+            await member.ping()
+            assert not member.waiting, "repeated what was acknowledged"
 
 
 @KINDS
@@ -389,3 +416,59 @@ async def test_an_event_that_no_frame_holds_is_dropped_and_the_connection_goes_o
         assert session.push_event(event)
         await ann.ping()
         assert ann.waiting == []
+
+
+@KINDS
+async def test_a_connection_is_counted_in_both_directions(tmp_path: Path, kind: str) -> None:
+    async with server_in(tmp_path) as server, client(server, kind) as ann, client(server) as bob:
+        await ann.connect("ann", flag=1)
+        await bob.connect("bob")
+        for _ in range(3):
+            await ann.send("bob", b"12345")
+        await bob.send("ann", b"123")
+        await ann.receive()
+        await ann.ping()
+        [session] = server.broker.presence.sessions("ann")
+        seen = session.statistics()
+        assert (seen.in_messages, seen.in_message_bytes, seen.in_packets) == (
+            3,
+            15,
+            6,
+        )  # CONNECT, 3 SEND, RECVACK, PING
+        assert (seen.out_messages, seen.out_message_bytes, seen.out_packets) == (1, 3, 6)
+        assert (seen.device.uid, seen.device.flag, seen.protocol_version) == ("ann", 1, 5)
+        stream = ann.stream._stream if kind == "ws" else ann.stream
+        assert (seen.host, seen.port) == stream.socket.getsockname()[:2]
+        assert 0 < seen.started_at <= seen.last_activity
+        assert seen.in_packet_bytes > 3 * 24
+        assert seen.out_packet_bytes > 3 * 19
+        assert seen.pending_bytes == 0
+
+
+@pytest.mark.timeout(20)
+async def test_a_stop_ends_as_soon_as_everything_is_delivered(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """It waits for what is submitted, and not for `shutdown.timeout`: the clock stands still here."""
+    done: list[Any] = []
+    async with server_in(tmp_path) as server:
+        drafts = [Draft(channel_id="bob", channel_type=1, payload=b"x") for _ in range(100)]
+        await server.broker.messages.submit(Device(uid="ann"), drafts, done.extend)
+    assert [receipt.reason for receipt in done] == [1] * 100
+
+
+@KINDS
+async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tmp_path: Path, kind: str) -> None:
+    """Source: semantics.md, 4.1 (close, one offline event) and 10.1 (logout)."""
+    async with server_in(tmp_path) as server:
+        with server.broker.hooks.presence_changed.subscribe() as changes:
+            async with client(server, kind) as ann, client(server, kind) as bob:
+                await ann.connect("ann")
+                await bob.connect("bob")
+                await ann.send_raw(wire.encode(wire.Disconnect(0, ""), ann.connection.version, ann.connection.family))
+                await ann.wait_closed()
+            events = [await changes.receive.receive() for _ in range(4)]
+            assert [(each.device.uid, each.logout) for each in events if not each.online] == [
+                ("ann", True),
+                ("bob", False),
+            ]

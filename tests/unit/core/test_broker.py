@@ -6,8 +6,8 @@ import trio
 import trio.testing
 
 from triolet_core import ChannelInfo, ChannelKey, Device, Draft, ReasonCode, ServerConfig
-from triolet_core.hooks import SendRequest, Verdict
-from triolet_core.model import NO_PERSIST, RED_DOT, person_channel_id
+from triolet_core.hooks import Hooks, SendRequest, Verdict
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, person_channel_id
 from triolet_core.testing import MemorySession, draft, open_test_broker
 
 A, B, C = (Device(uid=uid, device_id=f"{uid}1") for uid in "abc")
@@ -50,6 +50,27 @@ async def test_a_group_of_a_thousand_gets_every_message_once_and_in_order_from_t
         await broker.flush()
         expected = list(range(1, 201))
         assert all([m.seq for m in session.received] == expected for session in sessions)
+
+
+async def test_channels_with_common_members_share_writes_and_keep_their_order(tmp_path: Path) -> None:
+    """One push for each session and wake; those who get the same get it together."""
+    async with open_test_broker(tmp_path) as broker:
+        groups = [ChannelKey(f"g{n}", 2) for n in range(3)]
+        members = {"g0": ["a", "b", "c"], "g1": ["b", "c"], "g2": ["a", "c"]}
+        for key in groups:
+            await broker.channels.create(key, ChannelInfo(), members[key.id])
+        sessions = {device.uid: MemorySession(device) for device in (A, B, C)}
+        for session in sessions.values():
+            broker.presence.register(session)
+        sender = Device(uid="s", is_server=True)
+        drafts = [draft(f"g{n % 3}", str(n).encode(), channel_type=2) for n in range(30)]
+        await broker.messages.send_many(sender, drafts)
+        await broker.flush()
+        for uid, session in sessions.items():
+            for number in range(3):
+                expected = [str(n).encode() for n in range(number, 30, 3)] if uid in members[f"g{number}"] else []
+                assert [m.payload for m in session.received if m.channel.id == f"g{number}"] == expected
+            assert session.pushes <= 3, "a push for each lane at most"
 
 
 async def send_hundred(broker: object, sender: Device) -> None:
@@ -232,6 +253,70 @@ async def test_the_commit_log_has_every_message_in_order_for_each_consumer(tmp_p
     async with open_test_broker(tmp_path) as broker:
         position = broker.commits.position("webhook")
         assert [m.payload for m in broker.commits.read(position, 10)] == [b"2"]
+
+
+async def test_the_commit_log_gives_no_more_bytes_than_asked_for_but_at_least_a_message(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        for size in (10, 20, 30):
+            await broker.messages.send(A, draft("b", b"x" * size))
+        assert [len(m.payload) for m in broker.commits.read(0, 10, max_bytes=30)] == [10, 20]
+        assert [len(m.payload) for m in broker.commits.read(0, 10, max_bytes=1)] == [10]
+        assert broker.commits.end() == broker.commits.read(0, 10)[-1].message_id
+
+
+async def test_a_consumer_sees_no_seam_between_memory_and_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triolet_core._commits.TAIL_MESSAGES", 8)
+    server = Device(uid="a", is_server=True)
+    async with open_test_broker(tmp_path) as broker:
+        sent = []
+        for n in range(40):
+            sent.append((await broker.messages.send(server, draft("b", str(n).encode()))).message_id)
+        log = broker.commits
+        assert [m.message_id for m in log.read(0, 100)] == sent
+        for start in (0, 5, 30, 34, 38):
+            assert [m.message_id for m in log.read(sent[start], 3)] == sent[start + 1 : start + 4]
+        assert log.read(sent[-1], 10) == []
+        assert (log.appended_count, log.appended_bytes) == (40, 10 + 60)
+
+
+async def test_messages_that_were_wiped_are_not_in_the_log_any_more(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        await broker.channels.create(GROUP, ChannelInfo(), ["a"])
+        await broker.messages.send(A, draft("g", b"wiped", channel_type=2))
+        await broker.messages.send(A, draft("b", b"kept"))
+        await broker.channels.delete(GROUP)
+        assert [m.payload for m in broker.commits.read(0, 10)] == [b"kept"]
+
+
+async def test_the_listed_users_of_a_message_are_kept_with_it(tmp_path: Path) -> None:
+    """A message to `subscribers` has no members to ask for afterwards (semantics.md, section 2.7)."""
+    server = Device(uid="a", is_server=True)
+    async with open_test_broker(tmp_path) as broker:
+        await broker.messages.send(server, Draft("0f@tmp", 8, b"x", to_uids=("b", "c")))
+        await broker.messages.send(server, Draft("7____cmd", 8, b"x", flags=SYNC_ONCE, to_uids=("d",)))
+    async with open_test_broker(tmp_path) as broker:
+        uids = [await broker.channels.recipients(message.channel) for message in broker.commits.read(0, 10)]
+        assert uids == [{"b", "c"}, {"d"}]
+
+
+async def test_a_responder_may_have_a_deadline_and_a_bound_of_its_own(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def never(request: SendRequest) -> Verdict | None:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    ask = Hooks().authorize_send
+    question = SendRequest(sender=A, channel=AB, draft=draft("b"))
+    verdict = Verdict(reason=ReasonCode.SUCCESS)
+    with ask.responder("slow", never, on_failure=lambda _: verdict, deadline_s=0.3, in_flight=1):
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask.ask, question)
+            assert await ask.ask(question) == verdict
+        assert trio.current_time() - began == pytest.approx(0.3)
 
 
 def test_a_server_config_of_defaults_can_be_made() -> None:

@@ -233,3 +233,12 @@ def test_people_get_lines_to_read(
     line = capsys.readouterr().err
     assert "connection closed" in line
     assert not line.startswith("{")
+
+
+def test_a_unix_address_is_a_path_where_a_socket_can_be_bound(tmp_path: Path) -> None:
+    assert bad(examine(tmp_path, Listeners(tcp_addr=f"unix://{tmp_path}/gate.sock"))) == []
+    (tmp_path / "file").write_text("x")
+    [finding] = bad(examine(tmp_path, Listeners(tcp_addr=f"unix://{tmp_path}/file")))
+    assert finding.endswith("there is a file of another kind")
+    [finding] = bad(examine(tmp_path, Listeners(tcp_addr=f"unix://{tmp_path}/nowhere/gate.sock")))
+    assert finding.endswith("cannot be written")

@@ -450,7 +450,7 @@ def test_bare_variables_without_effect_are_noticed() -> None:
     assert [notice.partition(" (")[0] for notice in config.notices] == ["proxy", "appKey"]
 
 
-NO_TLS = "TLS for WebSocket is not served; put a proxy in front and set external.wssAddr"
+NO_TLS = "it is the gateway's, which is not installed"
 NOTICES: Sequence[tuple[str, str]] = [
     ("adr: x", "adr (a.yaml:1) is not a known key; did you mean addr?"),
     ("external: {tcpAdr: x}", "external.tcpAdr (a.yaml:1) is not a known key; did you mean external.tcpAddr?"),

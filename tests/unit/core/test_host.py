@@ -28,6 +28,7 @@ class FakeBroker:
 
     diary: list[str]
     hooks: Hooks = attrs.Factory(Hooks)
+    plugin_phases: Any = dict
 
     async def flush(self) -> None:
         self.diary.append("flush")

@@ -3,7 +3,7 @@ import pytest
 from triolet_core._presence import Kick, Presence, kick_for
 from triolet_core.compat import CHOICES, Profile
 from triolet_core.hooks import PresenceChange, Topic
-from triolet_core.model import Device
+from triolet_core.model import Device, Event
 from triolet_core.testing import MemorySession
 
 
@@ -48,6 +48,17 @@ def test_a_new_master_kicks_the_older_one_and_is_the_only_one_left() -> None:
     assert book.count == 1
 
 
+def test_who_counts_as_reachable() -> None:
+    """Source: semantics.md, 5.4: without token authentication any device, with it a master."""
+    lax, _ = presence()
+    strict = Presence(CHOICES[Profile.WUKONGIM_2], Topic("presence_changed"), only_masters_are_online=True)
+    for book in (lax, strict):
+        book.register(MemorySession(device(level=0, uid="slave")))
+        book.register(MemorySession(device(level=1, uid="master")))
+    assert [lax.is_reachable(uid) for uid in ("slave", "master", "nobody")] == [True, True, False]
+    assert [strict.is_reachable(uid) for uid in ("slave", "master", "nobody")] == [False, True, False]
+
+
 async def test_changes_are_told_once_with_the_counts_after_them() -> None:
     """Conformance 14: two web and one app connection, one web goes: 1 of the flag is left, 2 in all."""
     book, topic = presence()
@@ -69,3 +80,13 @@ async def test_changes_are_told_once_with_the_counts_after_them() -> None:
         (True, 1, 3),
         (False, 1, 2),
     ]
+
+
+def test_a_memory_session_counts_what_it_is_given() -> None:
+    session = MemorySession(device())
+    assert session.push_event(Event(id="e", type="t", timestamp=0, data=b"123"))
+    seen = session.statistics()
+    assert (seen.connection_id, seen.device) == (session.connection_id, device())
+    assert (seen.out_messages, seen.out_packets, seen.out_packet_bytes) == (0, 1, 3)
+    session.is_full = True
+    assert not session.push_event(Event(id="e", type="t", timestamp=0, data=b""))

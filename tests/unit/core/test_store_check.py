@@ -32,6 +32,7 @@ async def use_everything(broker: Broker) -> None:
     await broker.revisions.edit(AB, edited.message_id, b"y", by="a")
     await broker.revisions.delete(AB, [receipt.seq - 1])
     await broker.messages.send(SERVER, Draft("b", 1, b"x", expire=1000))
+    await broker.queues.append("webhook.dead", [b"x"])
     await broker.conversations.set_unread("b", AB, 1)
     await broker.commits.acknowledge("webhook", receipt.message_id)
 
@@ -55,7 +56,7 @@ async def test_a_record_of_any_table_that_is_damaged_is_found(tmp_path: Path) ->
     async with open_test_broker(tmp_path) as broker:
         await use_everything(broker)
         env = broker._store.env  # the damage has to be done somewhere
-        damaged = (keys.REVISION, keys.EXPIRY, keys.STREAM, keys.LANE, keys.STREAM_EVENT, keys.BINDING, keys.QUEUE_TAIL)
+        damaged = (keys.REVISION, keys.EXPIRY, keys.STREAM, keys.LANE, keys.STREAM_EVENT, keys.BINDING, keys.COMMAND_TAIL)
         with env.begin(write=True) as txn, txn.cursor() as cursor:
             for key, _ in tuple(cursor):
                 if key[2] in damaged and int.from_bytes(key[:2], "big") != keys.NODE:

@@ -1,106 +1,83 @@
-"""The Quart-Trio application: routing, authorisation, and exceptions to JSON, in one place each."""
-
-import hmac
-import json
-from typing import Any
+"""The Quart-Trio application: routing and nothing else; every endpoint is answered by `Service`."""
 
 import quart
 import werkzeug.exceptions
 from quart_trio import QuartTrio
 
-from triolet_api._api import Request, Route, Text
-from triolet_api._body import ApiError, load
-from triolet_api._config import ApiConfig
+from triolet_api._answers import Content
+from triolet_api._call import Route
+from triolet_api._service import CORS, NOT_FOUND, HttpRequest, Service, refusal
 from triolet_api.routes import ROUTES
-from triolet_core import Broker, Overloaded, StoreClosed, StoreError, StoreFull
-
-FREE_PATHS = frozenset({"/health", "/healthz", "/readyz"})
-"""Paths that need no token: container checks."""
-_BEARER = "Bearer "
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Headers": "Content-Type, Authorization, Content-Length, Accept-Encoding, X-CSRF-Token, token,"
-    " accept, origin, Cache-Control, X-Requested-With, appid, noncestr, sign, timestamp",
-    "Access-Control-Allow-Methods": "POST, OPTIONS, GET, PUT,DELETE,PATCH",
-}
-_JSON = "application/json; charset=utf-8"
-_STATUS = {StoreFull: 507, StoreClosed: 503, Overloaded: 503, StoreError: 500}
 
 
-def build(broker: Broker, config: ApiConfig, log: Any) -> QuartTrio:
-    """Return the application that serves a broker."""
-    app = QuartTrio("triolet_api")
+def build(service: Service) -> QuartTrio:
+    """Return the application."""
+    config = service.services.config
+    app = QuartTrio("triolet_api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.config["BODY_TIMEOUT"] = config.request_timeout
-    app.url_map.strict_slashes = False
     for route in ROUTES:
-        _add(app, route, broker, config)
+        if route.is_mounted(config):
+            _add(app, route, service)
 
     async def before() -> quart.Response | None:
-        if quart.request.method == "OPTIONS":
-            return quart.Response("", 204)
-        if not is_authorised(broker.config.auth.manager_token, quart.request):
-            return quart.Response("", 401)
-        return None
+        return quart.Response("", 204) if quart.request.method == "OPTIONS" else None
 
     async def after(response: quart.Response) -> quart.Response:
-        response.headers.update(_CORS)
+        response.headers.update(CORS)
         return response
-
-    async def on_error(error: Exception) -> quart.Response:
-        return _error(error, log)
 
     app.before_request(before)
     app.after_request(after)
-    app.register_error_handler(Exception, on_error)
+
+    async def on_error(error: werkzeug.exceptions.HTTPException) -> quart.Response:
+        return _redirect(app, quart.request) or _on_error(error)
+
+    app.register_error_handler(werkzeug.exceptions.HTTPException, on_error)
     return app
 
 
-def _add(app: QuartTrio, route: Route, broker: Broker, config: ApiConfig) -> None:
-    async def view() -> quart.Response:
-        raw: Any = await quart.request.get_data() if route.method == "POST" else b"null"
-        request = Request(broker, config, load(raw), quart.request.args, _host_of(quart.request.host))
-        return _response(await route.handler(request))
+def _add(app: QuartTrio, route: Route, service: Service) -> None:
+    async def view(**arguments: str) -> quart.Response:
+        raw: object = await quart.request.get_data()
+        content = await service.answer(
+            route,
+            HttpRequest(
+                method=quart.request.method,
+                path=quart.request.path,
+                headers={name.lower(): value for name, value in quart.request.headers.items()},
+                query=quart.request.args,
+                body=raw if isinstance(raw, bytes) else b"",
+                peer=quart.request.remote_addr or "",
+                arguments=arguments,
+            ),
+        )
+        return _response(content)
 
-    app.add_url_rule(
-        route.path, f"{route.method} {route.path}", view, methods=[route.method], provide_automatic_options=False
-    )
-
-
-def _host_of(host: str) -> str:
-    """Return a Host header without its port."""
-    return host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
-
-
-def is_authorised(manager_token: str, request: quart.Request) -> bool:
-    """Whether a request may pass: no token is set, the path is free, or it carries the token."""
-    if not manager_token or request.path in FREE_PATHS:
-        return True
-    bearer = request.headers.get("Authorization", "").removeprefix(_BEARER)
-    return any(
-        hmac.compare_digest(given.encode(), manager_token.encode())
-        for given in (request.headers.get("token", ""), bearer)
-    )
+    rule = route.path.replace("{", "<").replace("}", ">").replace("<rest>", "<path:rest>")
+    methods = ["GET", "POST", "PUT", "DELETE", "PATCH"] if route.method == "ANY" else [route.method]
+    app.add_url_rule(rule, f"{route.method} {route.path}", view, methods=methods, provide_automatic_options=False)
 
 
-def _response(answer: Any, status: int = 200) -> quart.Response:
-    if isinstance(answer, Text):
-        return quart.Response(answer.body, status, content_type=answer.content_type)
-    return quart.Response(json.dumps(answer, ensure_ascii=False, separators=(",", ":")), status, content_type=_JSON)
+def _response(content: Content) -> quart.Response:
+    response = quart.Response(content.body, content.status, content_type=content.content_type)
+    for name, value in content.headers:
+        response.headers[name] = value
+    return response
 
 
-def _error(error: Exception, log: Any) -> quart.Response:
-    match error:
-        case ApiError():
-            return _response(error.as_json(), error.status)
-        case werkzeug.exceptions.NotFound() | werkzeug.exceptions.MethodNotAllowed():
-            return quart.Response("404 page not found", 404, content_type="text/plain")
-        case werkzeug.exceptions.HTTPException():
-            status = error.code or 500
-            return _response({"msg": error.name, "status": status}, status)
-        case StoreError() | Overloaded():
-            status = next(code for kind, code in _STATUS.items() if isinstance(error, kind))
-            return _response({"msg": str(error), "status": status}, status)
-        case _:
-            log.error("request failed", path=quart.request.path, exc_info=error)
-            return _response({"msg": "internal error", "status": 500}, 500)
+def _redirect(app: QuartTrio, request: quart.Request) -> quart.Response | None:
+    """Return the way to the path without its last slash, if there is one (http-api.md, section 3.1)."""
+    path = request.path.rstrip("/")
+    if path == request.path or not path or not app.url_map.bind("").test(path, request.method):
+        return None
+    query = request.query_string.decode("latin-1")
+    location = f"{path}?{query}" if query else path
+    return quart.Response("", 301 if request.method == "GET" else 307, headers={"Location": location})
+
+
+def _on_error(error: werkzeug.exceptions.HTTPException) -> quart.Response:
+    if isinstance(error, (werkzeug.exceptions.NotFound, werkzeug.exceptions.MethodNotAllowed)):
+        return _response(NOT_FOUND)
+    status = error.code or 500
+    return _response(refusal(error.name, status, error.name.lower().replace(" ", "_")))

@@ -1,19 +1,28 @@
-"""The plugin: Hypercorn serves the application until the server stops."""
+"""The plugin: the application is served until the server stops."""
 
 import socket
 from typing import Any
 
+import hypercorn.trio
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
 
+from triolet_api._answers import encode
 from triolet_api._app import build
-from triolet_api._config import ApiConfig
+from triolet_api._audit import AuditLog
+from triolet_api._auth import Authority, secret_of
+from triolet_api._call import Services
+from triolet_api._config import ApiConfig, with_mode
+from triolet_api._front import Application, Front
+from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer
+from triolet_api._openapi import document
+from triolet_api._samples import Samples
+from triolet_api._service import Service
+from triolet_api.routes import ROUTES
 from triolet_core import ConfigError
 from triolet_core.config import is_loopback, parse_address
 from triolet_core.plugin import PluginContext, PluginSpec
 
-BACKLOG = 1024
 GRACE_S = 3.0
 """Longest time that requests under way may take when the server stops."""
 
@@ -24,6 +33,31 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     _check_exposure(context, host)
     listener = _listen(host, port)
     bound = listener.getsockname()
+    service = _service(context, is_exposed=not is_loopback(host))
+    front = Front(service, ROUTES, build(service))  # type: ignore[arg-type]  # Quart types the messages more closely
+    serve = _serve_hypercorn if context.config.server == "hypercorn" else _serve
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.services.parts["samples"].run)
+        nursery.start_soon(service.audit.run)
+        context.broker.metrics.add_source("api", service.statistics)
+        context.broker.endpoints["http"] = _shown(*bound[:2])
+        task_status.started()
+        await serve(context, front, listener)
+        nursery.cancel_scope.cancel()
+    context.broker.endpoints.pop("http", None)
+
+
+async def _serve(context: PluginContext[ApiConfig], application: Application, listener: socket.socket) -> None:
+    config = context.config
+    limits = HttpLimits(
+        max_body_bytes=config.max_body_bytes,
+        request_timeout_s=config.request_timeout,
+        max_connections=config.max_connections,
+    )
+    await HttpServer(application, limits).serve(listener, context.stopping, GRACE_S)
+
+
+async def _serve_hypercorn(context: PluginContext[ApiConfig], application: Any, listener: socket.socket) -> None:
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = None
@@ -31,32 +65,43 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     config.graceful_timeout = GRACE_S
     config.read_timeout = int(context.config.request_timeout)
     config.include_server_header = False
-    app = build(context.broker, context.config, context.log)
-    async with trio.open_nursery() as nursery:
+    await hypercorn.trio.serve(application, config, shutdown_trigger=context.stopping.wait)
 
-        async def start() -> None:
-            await serve(app, config, shutdown_trigger=context.stopping.wait)
 
-        nursery.start_soon(start)
-        context.broker.endpoints["http"] = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
-        task_status.started()
-    context.broker.endpoints.pop("http", None)
+def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:
+    server = context.broker.config
+    config = with_mode(context.config, server.node.mode)
+    services = Services(context.broker, config)
+    authority = Authority(config, server, secret_of(config, server), is_exposed=is_exposed)
+    services.parts |= {
+        "samples": Samples(context.broker),
+        "authority": authority,
+        "document": encode(document(route for route in ROUTES if route.is_mounted(config))),
+    }
+    path = server.node.root_path / config.audit_log if config.audit_log else None
+    return Service(services, authority, AuditLog(path), context.log)
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_exposure(context: PluginContext[ApiConfig], host: str) -> None:
-    if is_loopback(host) or context.broker.config.auth.manager_token or context.config.allow_open:
+    config = context.config
+    has_credentials = bool(context.broker.config.auth.manager_token or config.super_token or config.users)
+    if is_loopback(host) or has_credentials or config.allow_open:
         return
     raise ConfigError(
         "httpAddr",
         f"{host} is reachable by others and there is no managerToken: whoever reaches the API may do everything. Set"
-        " managerToken, or bind httpAddr to 127.0.0.1, or set api.allowOpen where the network itself is closed",
+        " managerToken or auth.users, or bind httpAddr to 127.0.0.1, or set api.allowOpen where the network is closed",
     )
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
     except OSError as exc:
         raise ConfigError("httpAddr", f"cannot listen on {host}:{port}: {exc.strerror}; choose another") from exc
 

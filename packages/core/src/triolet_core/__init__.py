@@ -8,6 +8,13 @@ from triolet_core._broker import BrokerStatistics as BrokerStatistics
 from triolet_core._broker import open_broker as open_broker
 from triolet_core._catalog import ChannelRow as ChannelRow
 from triolet_core._commands import Command as Command
+from triolet_core._commits import CommitLog as CommitLog
+from triolet_core._queues import Append as Append
+from triolet_core._queues import DurableQueues as DurableQueues
+from triolet_core._queues import Edit as Edit
+from triolet_core._queues import QueueSize as QueueSize
+from triolet_core._queues import Remove as Remove
+from triolet_core._queues import RemoveUpTo as RemoveUpTo
 from triolet_core._search import Query as Query
 from triolet_core._search import text_of as text_of
 from triolet_core._server import Server as Server
@@ -55,5 +62,6 @@ from triolet_core.model import ReasonCode as ReasonCode
 from triolet_core.model import Receipt as Receipt
 from triolet_core.model import Revision as Revision
 from triolet_core.model import RevisionKind as RevisionKind
+from triolet_core.model import UserInfo as UserInfo
 from triolet_core.model import channel_key as channel_key
 from triolet_core.model import peer_of as peer_of

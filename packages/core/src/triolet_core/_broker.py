@@ -19,6 +19,7 @@ from triolet_core._delivery import Delivery, Lanes
 from triolet_core._messages import Messages
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
+from triolet_core._queues import DurableQueues
 from triolet_core._retention import Retention
 from triolet_core._revisions import Revisions
 from triolet_core._search import Search
@@ -28,6 +29,7 @@ from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
 from triolet_core.hooks import Hooks
+from triolet_core.model import plain_channel
 from triolet_core.store import Store, Work, open_store
 
 
@@ -70,12 +72,15 @@ class Broker:
     bindings: Bindings
     addresses: Addresses
     commits: CommitLog
+    queues: DurableQueues
     metrics: Metrics
     started_at: float
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
     services: dict[str, Any] = attrs.Factory(dict)
-    """What plugins offer to others, by the plugin's name."""
+    """What plugins offer to others, by the plugin's name; its methods are in the plugin's documentation."""
+    plugin_phases: Callable[[], dict[str, str]] = dict
+    """What each plugin is doing, by name; set by the host."""
     _store: Store
     _lanes: Lanes
 
@@ -83,6 +88,13 @@ class Broker:
         """Wait until everything accepted is committed and handed to sessions and topics."""
         await self._store.writer.flush()
         await self._lanes.flush()
+
+    def problem(self) -> str | None:
+        """Return why messages cannot be stored now, None if they can."""
+        writer = self._store.writer
+        if writer.is_closed:
+            return "the store is closed"
+        return "the store is full" if writer.is_full else None
 
     def statistics(self) -> BrokerStatistics:
         """Return the counters as they are now."""
@@ -108,7 +120,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
     """Open the store in `config.node.data_path` and start what works on it; on leaving, flush and close."""
     hooks = Hooks()
     compat = config.compat.choices
-    presence = Presence(compat, hooks.presence_changed)
+    presence = Presence(compat, hooks.presence_changed, only_masters_are_online=config.auth.token_auth_on)
     after_commit = _AfterCommit()
     async with open_store(
         config.node.data_path,
@@ -118,9 +130,9 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         after_commit=after_commit,
         clock_s=clock_s,
     ) as store:
-        channels = Channels(store, hooks, cache_count=config.channel.cache_count)
-        lanes = Lanes(presence, channels, hooks, only_masters_are_online=config.auth.token_auth_on)
         commits = CommitLog(store)
+        channels = Channels(store, hooks, cache_count=config.channel.cache_count, wiped=commits.forget)
+        lanes = Lanes(presence, channels, hooks)
         streams = Streams(store, channels, presence, config.stream, clock_s)
         after_commit.connect(lanes, commits, streams)
         messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
@@ -135,6 +147,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
                 store,
                 channels,
                 presence,
+                hooks,
                 config.auth,
                 kicks_whatever_the_level=compat.kicks_whatever_the_level,
             ),
@@ -151,6 +164,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
             bindings=Bindings(store),
             addresses=Addresses(store),
             commits=commits,
+            queues=DurableQueues(store),
             metrics=Metrics(),
             started_at=clock_s(),
             store=store,
@@ -186,9 +200,14 @@ class _AfterCommit:
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
+                if work.before is not None and self._commits is not None:
+                    for judged in work.judged:  # messages of these channels were changed
+                        self._commits.forget(plain_channel(judged.channel))
                 if self._streams is not None:
                     for channel, client_msg_no in work.streams:
                         self._streams.remember(channel, client_msg_no)
         if deliveries and self._lanes is not None and self._commits is not None:
-            self._commits.announce()
+            stored = [delivery.message for delivery in deliveries if delivery.message.seq]
+            if stored:
+                self._commits.announce(stored)
             await self._lanes.hand_over(deliveries)

@@ -1,67 +1,46 @@
 """Channels: info, members, lists; what the permission and delivery of a message need to know of them.
 
-What was read is kept in a bounded cache and dropped when it changes, so that a message in a busy channel reads
-nothing. A change is visible to the next message as soon as its caller is answered.
+What a message needs to know of its channel is kept in memory (`_facts`); each change drops it there.
 """
 
 from collections.abc import Callable, Sequence
 
 import attrs
-import cachetools
-import trio
 
-from triolet_core._facts import Facts, read_all_facts, read_facts
+from triolet_core._facts import Facts as Facts
+from triolet_core._facts import KnownFacts
+from triolet_core._members import NamedMembers, drop_positions, open_positions
+from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks
-from triolet_core.model import (
-    ChannelInfo,
-    ChannelKey,
-    ChannelType,
-    ReasonCode,
-    ends_of,
-    listed_channel,
-    parent_of,
-    slot_of,
-)
+from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, listed_channel, parent_of
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
-from triolet_core.store._records import Position
 from triolet_core.store._sealer import Sealer
 from triolet_core.store._tables import (
     ChangeList,
     ChangeSystemUids,
-    DropPosition,
     PutChannelInfo,
     WipeChannel,
-    put_position,
 )
-
-WITHOUT_RECENTS = frozenset({ChannelType.INFO, ChannelType.DATA, ChannelType.TEMP, ChannelType.LIVE})
-"""Types whose channels never stand in a conversation list (semantics.md, section 1.1)."""
-_READ_ON_LOOP = 2_000
-"""Longest list that is read on the loop (about 2 ms); longer ones are read in a thread."""
 
 
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
-    def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
+    def __init__(
+        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[ChannelKey], None] | None = None
+    ) -> None:
         self._store = store
+        self._wiped = wiped
         self._hooks = hooks
-        self._facts: cachetools.LRUCache[ChannelKey, Facts] = cachetools.LRUCache(cache_count)
+        self.known = KnownFacts(store, hooks, cache_count=cache_count)
+        self.named = NamedMembers(store, self.known, cache_count=cache_count)
         self._temp: dict[ChannelKey, dict[str, int]] = {}
-        self._loading: dict[ChannelKey, list[trio.Event]] = {}
         self._system: frozenset[str] | None = None
+        self._cached_system: frozenset[str] = frozenset()
+        self._system_failure: BackendError | None = None
 
     # --- facts
-
-    def cached(self, key: ChannelKey) -> Facts | None:
-        """Return the facts of a channel if they are known, or can be read at once."""
-        facts = self._facts.get(key)
-        if facts is None and not self._is_asked(key):
-            facts = self._store.read(lambda txn: read_facts(txn, key, _READ_ON_LOOP))
-            if facts is not None:
-                self._facts[key] = facts
-        return facts
 
     async def facts(self, key: ChannelKey) -> Facts:
         """Return the facts of a channel; asks a data source if one has registered.
@@ -69,54 +48,19 @@ class Channels:
         Raises:
             BackendError: The data source failed and has no failure answer.
         """
-        facts = self.cached(key)
-        while facts is None:
-            facts = await self._load(key)
-        self._facts[key] = facts
-        return facts
+        return await self.known.get(key)
 
-    async def _load(self, key: ChannelKey) -> Facts | None:
-        """Read facts in a thread and ask about them; None if they changed meanwhile."""
-        changed = trio.Event()
-        loading = self._loading.setdefault(key, [])
-        loading.append(changed)
-        try:
-            read = await self._store.read_long(lambda txn: read_all_facts(txn, key))
-            facts = await self._ask(key, read)
-        finally:
-            loading.remove(changed)
-            if not loading:
-                self._loading.pop(key, None)
-        return None if changed.is_set() else facts
-
-    def _is_asked(self, key: ChannelKey) -> bool:
-        hooks = self._hooks
-        lists = hooks.denylist.is_answered or hooks.allowlist.is_answered
-        return lists or (
-            key.type != ChannelType.PERSON and (hooks.subscribers.is_answered or hooks.channel_info.is_answered)
-        )
-
-    async def _ask(self, key: ChannelKey, facts: Facts) -> Facts:
-        if not self._is_asked(key):
-            return facts
-        info = None if key.type == ChannelType.PERSON else await self._hooks.channel_info.ask(key)
-        members = None if key.type == ChannelType.PERSON else await self._hooks.subscribers.ask(key)
-        denied = await self._hooks.denylist.ask(key)
-        allowed = await self._hooks.allowlist.ask(key)
-        return Facts(
-            info=facts.info if info is None else info,
-            exists=facts.exists or bool(members),
-            members=facts.members if members is None else frozenset(members),
-            denied=facts.denied if denied is None else frozenset(denied),
-            allowed=facts.allowed if allowed is None else frozenset(allowed),
-        )
+    def cached_channels(self) -> list[tuple[ChannelKey, Facts]]:
+        """Return the channels whose facts are in memory."""
+        return self.known.all()
 
     def forget(self, key: ChannelKey) -> None:
-        """Drop what is known of a channel and tell who keeps copies."""
-        for changed in self._loading.get(key, ()):
-            changed.set()
-        self._facts.pop(key, None)
-        self._hooks.channel_changed.publish(key)
+        """Drop what is known of a channel: the next message reads, and asks a data source, anew."""
+        self.known.forget(key)
+
+    def forget_all(self) -> None:
+        """Drop what is known of every channel."""
+        self.known.forget_all()
 
     async def members_and_guests(self, key: ChannelKey) -> frozenset[str]:
         """Return who belongs to a channel, temporary members included; a topic without own members has its parent's."""
@@ -164,19 +108,36 @@ class Channels:
     # --- changing; each is one transaction
 
     async def _change(self, key: ChannelKey, function: Callable[[Sealer], None]) -> None:
-        await self._store.writer.change(function, after=lambda: self.forget(key))
+        await self._store.writer.change(function, after=lambda: self._changed(key))
+
+    def _changed(self, key: ChannelKey) -> None:
+        """Drop what is known of a channel and tell who keeps copies."""
+        self.forget(key)
+        self._hooks.channel_changed.publish(key)
 
     async def put_info(self, key: ChannelKey, info: ChannelInfo) -> None:
         """Overwrite the info of a channel, which is made if need be."""
-        await self._change(key, lambda sealer: _put_info(sealer, key, info))
+        await self.update(key, lambda _: info, None)
 
     async def create(
         self, key: ChannelKey, info: ChannelInfo, members: Sequence[str] | None, *, replace: bool = False
     ) -> None:
         """Create or update a channel: its info is overwritten, members are added to it or take the place of others."""
+        await self.update(key, lambda _: info, members, replace=replace)
+
+    async def update(
+        self,
+        key: ChannelKey,
+        change: Callable[[ChannelInfo | None], ChannelInfo],
+        members: Sequence[str] | None,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Change the info of a channel, which is made if need be, and its members, in one transaction."""
 
         def function(sealer: Sealer) -> None:
-            _put_info(sealer, key, info)
+            record = _queries.channel_record(sealer.txn, key)
+            _put_info(sealer, key, change(record.info if record is not None else None))
             if members is not None:
                 _add_members(sealer, key, members, replace=replace)
 
@@ -192,7 +153,7 @@ class Channels:
         def function(sealer: Sealer) -> None:
             tail = sealer.tail(key)
             sealer.emit(ChangeList(tail.slot, keys.MEMBER, tail.number, remove=tuple(uids)))
-            _drop_positions(sealer, key, uids)
+            drop_positions(sealer, key, uids)
 
         await self._change(key, function)
 
@@ -215,7 +176,7 @@ class Channels:
             tail = sealer.tail(key)
             sealer.emit(ChangeList(tail.slot, keys.DENIED, tail.number, remove=tuple(uids)))
             back = [uid for uid in uids if _queries.is_listed(sealer.txn, keys.MEMBER, key, uid)]
-            _open_positions(sealer, key, back)
+            open_positions(sealer, key, back)
 
         await self._change(key, function)
 
@@ -249,7 +210,7 @@ class Channels:
             tail = sealer.tail(key)
             sealer.emit(ChangeList(tail.slot, table, tail.number, add=tuple(uids), clear=clear))
             if table == keys.DENIED and key.type != ChannelType.PERSON:
-                _drop_positions(sealer, key, uids)
+                drop_positions(sealer, key, uids)
 
         await self._change(key, function)
 
@@ -269,11 +230,16 @@ class Channels:
                 return
             tail = sealer.tail(key)
             uids = _queries.listed(sealer.txn, keys.MEMBER, key) or []
-            _drop_positions(sealer, key, uids)
+            drop_positions(sealer, key, uids)
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
             _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
-        await self._change(key, function)
+        def after() -> None:
+            if self._wiped is not None:
+                self._wiped(key)
+            self.forget(key)
+
+        await self._store.writer.change(function, after=after)
 
     # --- temporary members, in memory
 
@@ -307,14 +273,35 @@ class Channels:
     # --- system accounts
 
     async def load_system_uids(self) -> None:
-        """Ask a data source, if there is one, and the store."""
+        """Ask a data source, if there is one, and read the store.
+
+        Raises:
+            BackendError: The data source failed and has no failure answer. Until this is called with success, who is
+                not known to be a system account cannot be judged (`check_system_uids`).
+        """
+        try:
+            asked = await self._hooks.system_uids.ask(None)
+        except BackendError as exc:
+            self._system_failure = exc
+            raise
+        self._system_failure = None
         stored = self._store.read(_queries.system_uids)
-        asked = await self._hooks.system_uids.ask(None) if self._hooks.system_uids.is_answered else None
-        self._system = frozenset(stored) | frozenset(asked or ())
+        self._system = frozenset(stored) | frozenset(asked or ()) | self._cached_system
+
+    def check_system_uids(self) -> None:
+        """Raise the `BackendError` of the last `load_system_uids`, if it failed."""
+        if self._system_failure is not None:
+            raise BackendError(self._system_failure.responder, self._system_failure.detail)
 
     def system_uids(self) -> list[str]:
-        """Return the system accounts, sorted."""
-        return sorted(self._system_set())
+        """Return the system accounts that are kept, sorted."""
+        return sorted(self._system_set() - self._cached_system)
+
+    def cache_system_uids(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """Add and remove system accounts until the next start, without keeping or listing them."""
+        known = self._system_set()
+        self._cached_system = self._cached_system - frozenset(remove) | (frozenset(add) - known)
+        self._system = known - frozenset(remove) | frozenset(add)
 
     def _system_set(self) -> frozenset[str]:
         if self._system is None:
@@ -331,6 +318,7 @@ class Channels:
 
         def after() -> None:
             self._system = self._system_set() - frozenset(remove) | frozenset(add)
+            self._cached_system -= frozenset(add) | frozenset(remove)
 
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
 
@@ -356,21 +344,6 @@ def _add_members(sealer: Sealer, key: ChannelKey, uids: Sequence[str], *, replac
     if replace:
         kept = set(uids)
         gone = [uid for uid in _queries.listed(sealer.txn, keys.MEMBER, key) or [] if uid not in kept]
-        _drop_positions(sealer, key, gone)
+        drop_positions(sealer, key, gone)
     sealer.emit(ChangeList(tail.slot, keys.MEMBER, tail.number, add=tuple(uids), clear=replace))
-    _open_positions(sealer, key, uids)
-
-
-def _open_positions(sealer: Sealer, key: ChannelKey, uids: Sequence[str]) -> None:
-    if key.type in WITHOUT_RECENTS:
-        return
-    seq = sealer.tail(key).seq
-    for uid in uids:
-        if _queries.position(sealer.txn, uid, key) is None:
-            position = Position(channel=key, read_to=seq, created=sealer.now, updated=sealer.now)
-            sealer.emit(put_position(uid, position))
-
-
-def _drop_positions(sealer: Sealer, key: ChannelKey, uids: Sequence[str]) -> None:
-    for uid in uids:
-        sealer.emit(DropPosition(slot_of(uid), uid, key))
+    open_positions(sealer, key, uids)

@@ -4,14 +4,14 @@ import argparse
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 
 import structlog
 import trio
 
-from triolet_core import _cli_store, _doctor
+from triolet_core import _cli_plugin, _cli_store, _doctor
 from triolet_core._host import enabled, in_start_order, leaf_of
 from triolet_core._logging import configure_logging
 from triolet_core._server import Server, load_config, open_server
@@ -34,9 +34,11 @@ More in README.md. Ctrl-C stops gracefully, a second one at once."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = _parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
+    words = _with_command(sys.argv[1:] if argv is None else argv)
     try:
-        return _COMMANDS[arguments.command](arguments)
+        spec = None if words[0] in _COMMANDS or words[0].startswith("-") else _cli_plugin.find(words[0])
+        arguments = _parser(spec).parse_args(words)
+        return _COMMANDS.get(arguments.command, partial(_plugin_command, spec))(arguments)
     except ConfigError as exc:
         _complain(f"configuration:\n{exc}")
         return BAD_CONFIG
@@ -62,11 +64,12 @@ def _with_command(argv: Sequence[str]) -> list[str]:
     return ["run", *argv] if is_run else list(argv)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(spec: PluginSpec | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triolet",
         description="The triolet IM server.",
-        epilog="Exit codes: 0 stopped, 1 failed while running, 2 configuration, 3 store.",
+        epilog="Exit codes: 0 stopped, 1 failed while running, 2 configuration, 3 store. A plugin may have commands"
+        " too: triolet PLUGIN --help.",
     )
     parser.add_argument("--version", action="version", version=_version_text())
     commands = parser.add_subparsers(dest="command", required=True)
@@ -84,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("what", choices=("check", "stat"), help="read every record, or show sizes")
     commands.add_parser("doctor", parents=[common], help="why does it not start?")
     commands.add_parser("version", help="print the version")
+    if spec is not None and spec.command is not None:
+        spec.command.add_arguments(commands.add_parser(spec.name, parents=[common], help=spec.command.help))
     return parser
 
 
@@ -181,13 +186,24 @@ def _run(arguments: argparse.Namespace) -> int:
         log.warning("configuration notice", notice=notice)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _raise_file_limit()
+    return _run_trio(partial(_serve, config, specs))
+
+
+def _run_trio(main: Callable[[], Awaitable[int]]) -> int:
+    """Run Trio; an exception that is alone in its group comes out as itself."""
     try:
-        return trio.run(_serve, config, specs)
+        return trio.run(main)
     except BaseExceptionGroup as group:
         leaf = leaf_of(group)
         if leaf is group:
             raise
     raise leaf  # outside of the group, so that it keeps its own cause
+
+
+def _plugin_command(spec: PluginSpec | None, arguments: argparse.Namespace) -> int:
+    assert spec is not None  # noqa: S101  # the parser knows no other commands
+    config = _load(arguments, discover_plugins())
+    return _run_trio(partial(_cli_plugin.run, spec, config, arguments))
 
 
 async def _serve(config: ServerConfig, specs: Sequence[PluginSpec]) -> int:

@@ -50,8 +50,10 @@ _TABLES: Mapping[int, tuple[str, Callable[[bytes], object]]] = {
     keys.BINDING: ("plugin bindings", records.decode_binding),
     keys.ADDRESS: ("blocked addresses", _read_uid),
     keys.CONVERSATION: ("conversations", records.decode_position),
-    keys.QUEUE: ("waiting commands", bytes),
-    keys.QUEUE_TAIL: ("command queues", records.decode_queue_tail),
+    keys.COMMAND: ("waiting commands", bytes),
+    keys.COMMAND_TAIL: ("command queues", records.decode_command_tail),
+    keys.QUEUE: ("queued", bytes),
+    keys.QUEUE_STATE: ("queues", records.decode_queue_state),
 }
 _TABLES_OF_NODE: Mapping[int, tuple[str, Callable[[bytes], object]]] = {
     keys.META: ("facts", bytes),

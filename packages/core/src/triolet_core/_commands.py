@@ -51,7 +51,7 @@ class Commands:
         limit = min(limit, MAX_PAGE) if limit > 0 else DEFAULT_PAGE
         with self._store.snapshot() as txn:
             found = []
-            for place, message_id in _queries.queue(txn, uid):
+            for place, message_id in _queries.commands(txn, uid):
                 message = _queries.message_by_id(txn, message_id)
                 if message is not None and self._is_alive(message):
                     found.append(Command(place, attrs.evolve(message, flags=message.flags | SYNC_ONCE)))
@@ -69,13 +69,13 @@ class Commands:
         known = self._handed_out.get(uid)
 
         def function(sealer: Sealer) -> None:
-            last, acknowledged = records.decode_queue_tail(sealer.txn.get(keys.queue_tail(uid)))
+            last, acknowledged = records.decode_command_tail(sealer.txn.get(keys.command_tail(uid)))
             target = min(place, known) if known is not None else place
             if not acknowledged < target <= last:
                 return
-            gone = [at for at, _ in _queries.queue(sealer.txn, uid) if at <= target]
-            tail = (keys.queue_tail(uid), records.encode_queue_tail(last, target))
-            sealer.emit(PutRows(slot_of(uid), (*((keys.queued(uid, at), None) for at in gone), tail)))
+            gone = [at for at, _ in _queries.commands(sealer.txn, uid) if at <= target]
+            tail = (keys.command_tail(uid), records.encode_command_tail(last, target))
+            sealer.emit(PutRows(slot_of(uid), (*((keys.command(uid, at), None) for at in gone), tail)))
 
         await self._store.writer.change(function)
 
@@ -85,17 +85,17 @@ class Commands:
         def function(sealer: Sealer) -> None:
             place = _place_of(sealer.txn, uid, message_id)
             if place is not None:
-                sealer.emit(PutRows(slot_of(uid), ((keys.queued(uid, place), None),)))
+                sealer.emit(PutRows(slot_of(uid), ((keys.command(uid, place), None),)))
 
         await self._store.writer.change(function)
 
 
 def _place_of(txn: lmdb.Transaction, uid: str, message_id: int) -> int | None:
     """Return where in a user's queue a message waits, by bisection: ids rise with places."""
-    low, (high, _) = 1, records.decode_queue_tail(txn.get(keys.queue_tail(uid)))
+    low, (high, _) = 1, records.decode_command_tail(txn.get(keys.command_tail(uid)))
     while low <= high:
         middle = (low + high) // 2
-        place, waiting = next(_queries.queue(txn, uid, middle), (high + 1, message_id + 1))
+        place, waiting = next(_queries.commands(txn, uid, middle), (high + 1, message_id + 1))
         if waiting == message_id:
             return place
         if waiting < message_id:
@@ -110,10 +110,10 @@ def enqueue(sealer: Sealer, uids: Iterable[str], messages: Sequence[Message]) ->
     for uid in uids:
         if uid == SYSTEM_UID:
             continue
-        last, acknowledged = records.decode_queue_tail(sealer.txn.get(keys.queue_tail(uid)))
+        last, acknowledged = records.decode_command_tail(sealer.txn.get(keys.command_tail(uid)))
         rows = [
-            (keys.queued(uid, last + number), message.message_id.to_bytes(8, "big"))
+            (keys.command(uid, last + number), message.message_id.to_bytes(8, "big"))
             for number, message in enumerate(messages, 1)
         ]
-        tail = (keys.queue_tail(uid), records.encode_queue_tail(last + len(messages), acknowledged))
+        tail = (keys.command_tail(uid), records.encode_command_tail(last + len(messages), acknowledged))
         sealer.emit(PutRows(slot_of(uid), (*rows, tail)))

@@ -7,7 +7,7 @@ Whether all messages count or only those with the red dot is the profile's choic
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import attrs
@@ -133,11 +133,16 @@ class Conversations:
 
     async def delete(self, uid: str, key: ChannelKey) -> None:
         """Hide everything up to now; the next message brings the conversation back."""
+        await self.delete_each([(uid, key)])
+
+    async def delete_each(self, targets: Sequence[tuple[str, ChannelKey]]) -> None:
+        """Hide conversations of several users, in one transaction."""
 
         def function(sealer: Sealer) -> None:
-            if _queries.position(sealer.txn, uid, key) is not None:
-                newest = _queries.max_seq(sealer.txn, key)
-                _put(sealer, uid, _position(sealer, uid, key), read_to=newest, deleted_to=newest)
+            for uid, key in targets:
+                if _queries.position(sealer.txn, uid, key) is not None:
+                    newest = _queries.max_seq(sealer.txn, key)
+                    _put(sealer, uid, _position(sealer, uid, key), read_to=newest, deleted_to=newest)
 
         await self._store.writer.change(function)
 

@@ -20,7 +20,7 @@ from triolet_core.store import FILE_NAME
 
 FEW_FILES = 4096
 """Fewer open files than this are too few for a server: each connection takes one."""
-_LISTENERS = ("tcp_addr", "ws_addr", "http_addr")
+_LISTENERS = ("tcp_addr", "ws_addr", "tls_addr", "wss_addr", "http_addr")
 
 
 @attrs.frozen
@@ -141,6 +141,8 @@ def _addresses(config: ServerConfig) -> Iterator[Finding]:
 
 def _address(listener: str, address: str, held: dict[tuple[str, int], str], sockets: list[socket.socket]) -> Finding:
     what = f"{listener} address {address}"
+    if address.startswith("unix://"):
+        return _path(what, Path(address.removeprefix("unix://")))
     try:
         host, port = parse_address(what, address)
         other = held.get((host, port)) if port else None
@@ -155,6 +157,15 @@ def _address(listener: str, address: str, held: dict[tuple[str, int], str], sock
     except OSError as exc:
         return Finding(is_good=False, text=f"{what}: {exc.strerror}; choose another or stop what listens there")
     held[host, port] = listener
+    return Finding(is_good=True, text=f"{what} is free")
+
+
+def _path(what: str, path: Path) -> Finding:
+    """A Unix socket is bound in a directory where we may write; an old socket file there is replaced."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return Finding(is_good=False, text=f"{what}: {path.parent} cannot be written")
+    if path.exists() and not path.is_socket():
+        return Finding(is_good=False, text=f"{what}: there is a file of another kind")
     return Finding(is_good=True, text=f"{what} is free")
 
 

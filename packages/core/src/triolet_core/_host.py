@@ -115,6 +115,11 @@ class PluginHost:
         self._config = config
         self._plugins: list[_Plugin] = []
         self._log: FilteringBoundLogger = structlog.get_logger("host")
+        broker.plugin_phases = self.phases
+
+    def phases(self) -> dict[str, str]:
+        """Return what each plugin is doing, by name."""
+        return {plugin.spec.name: plugin.phase for plugin in self._plugins}
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -39,6 +39,10 @@ class Metrics:
         """Return everything as `<part>_<name>`."""
         return {f"{part}_{name}": value for part, source in self._sources.items() for name, value in source().items()}
 
+    def compatible_values(self) -> dict[str, int | float]:
+        """Return everything that is shown under the reference's names."""
+        return {name: value for source in self._compatible.values() for name, value in source().items()}
+
     def render(self) -> bytes:
         """Return the Prometheus text form."""
         return generate_latest(self._registry)

@@ -42,8 +42,11 @@ def kick_for(old: Device, new: Device, *, whatever_the_level: bool) -> Kick | No
 class Presence:
     """The sessions of this node, by uid. A kicked session no longer counts, whatever its socket does."""
 
-    def __init__(self, compat: Compat, changed: Topic[PresenceChange]) -> None:
+    def __init__(
+        self, compat: Compat, changed: Topic[PresenceChange], *, only_masters_are_online: bool = False
+    ) -> None:
         self._compat = compat
+        self._only_masters = only_masters_are_online
         self._changed = changed
         self._by_uid: dict[str, list[Session]] = {}
         self._count = 0
@@ -61,6 +64,13 @@ class Presence:
     def sessions(self, uid: str) -> Sequence[Session]:
         """Return the sessions of a uid; do not keep it."""
         return self._by_uid.get(uid, ())
+
+    def is_reachable(self, uid: str) -> bool:
+        """Whether a device of this uid counts as online for msg.offline: any, or any master (semantics.md, 5.4)."""
+        sessions = self.sessions(uid)
+        if not self._only_masters:
+            return bool(sessions)
+        return any(session.device.level == DeviceLevel.MASTER for session in sessions)
 
     def online_among(self, uids: "frozenset[str] | set[str]") -> Iterable[str]:
         """Return those of `uids` that have a session."""
@@ -86,8 +96,8 @@ class Presence:
         self._count += 1
         self._publish(session, online=True)
 
-    def unregister(self, session: Session) -> None:
-        """Remove a session; calling it again has no effect."""
+    def unregister(self, session: Session, *, logout: bool = False) -> None:
+        """Remove a session; calling it again has no effect. `logout`: its client said that it leaves."""
         uid = session.device.uid
         sessions = self._by_uid.get(uid)
         if sessions is None or session not in sessions:
@@ -96,7 +106,7 @@ class Presence:
         if not sessions:
             del self._by_uid[uid]
         self._count -= 1
-        self._publish(session, online=False)
+        self._publish(session, online=False, logout=logout)
 
     def quit(self, uid: str, flag: int | None, reason: int, text: str, grace_s: float) -> int:
         """Kick the sessions of a uid, of one device flag or all (None). Returns how many."""
@@ -105,11 +115,15 @@ class Presence:
             self._kick(session, Kick(notify=True, reason=reason, text=text, grace_s=grace_s))
         return len(leaving)
 
+    def dismiss(self, session: Session, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
+        """Kick one session."""
+        self._kick(session, Kick(notify=notify, reason=reason, text=text, grace_s=grace_s))
+
     def _kick(self, session: Session, kick: Kick) -> None:
         session.kick(kick.reason, kick.text, notify=kick.notify, grace_s=kick.grace_s)
         self.unregister(session)
 
-    def _publish(self, session: Session, *, online: bool) -> None:
+    def _publish(self, session: Session, *, online: bool, logout: bool = False) -> None:
         if not self._changed.has_subscribers:
             return
         device = session.device
@@ -121,5 +135,6 @@ class Presence:
                 online=online,
                 same_flag=sum(each.device.flag == device.flag for each in sessions),
                 total=len(sessions),
+                logout=logout,
             )
         )

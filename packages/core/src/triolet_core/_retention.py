@@ -189,7 +189,7 @@ def _drop_channel(sealer: Sealer, key: ChannelKey) -> None:
 
 def _old_commands(txn: lmdb.Transaction, slot: int, oldest: int) -> Iterator[bytes]:
     """Yield the queue rows of commands that nobody fetched."""
-    for raw, value in _queries.rows(txn, keys.table(slot, keys.QUEUE)):
+    for raw, value in _queries.rows(txn, keys.table(slot, keys.COMMAND)):
         if seconds_of_id(int.from_bytes(value, "big")) < oldest:
             yield raw
 

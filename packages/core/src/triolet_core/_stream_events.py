@@ -50,6 +50,8 @@ class EventDraft:
     """Milliseconds since 1970; 0: now."""
     payload: Any = None
     """Any JSON value."""
+    shown_type: str = ""
+    """What online devices are told as its type, if not `event_type`."""
 
     def plain(self) -> "EventDraft":
         """Return it with its type in lower case if that is one of ours, and the key that a finish always has."""

@@ -73,6 +73,14 @@ class Streams:
         """Note which channel a stream was begun in, so that an event for another one is refused."""
         self._known[client_msg_no] = channel
 
+    def channel_of(self, client_msg_no: str) -> ChannelKey | None:
+        """Return the channel that a stream was begun in, if that is remembered."""
+        return self._known.get(client_msg_no)
+
+    def has_open(self, channel: ChannelKey) -> bool:
+        """Whether a stream is open in a channel."""
+        return any(each == channel for each, _ in self._open)
+
     async def add(self, draft: EventDraft) -> EventReceipt:
         """Store an event and tell the online members of its channel.
 
@@ -228,4 +236,5 @@ def _event(draft: EventDraft, receipt: EventReceipt, payload: Any, channel_id: s
         "visibility": draft.visibility,
         "payload": payload,
     }
-    return Event(id=draft.event_id, type=draft.event_type, timestamp=draft.occurred_at, data=dumps(data).encode())
+    kind = draft.shown_type or draft.event_type
+    return Event(id=draft.event_id, type=kind, timestamp=draft.occurred_at, data=dumps(data).encode())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from triolet_core._channels import Channels, refusal_of
 from triolet_core._presence import Presence
 from triolet_core.config import AuthConfig
+from triolet_core.hooks import Hooks
 from triolet_core.model import (
     FORBIDDEN_ID_CHARACTERS,
     MAX_ID_BYTES,
@@ -18,6 +19,7 @@ from triolet_core.model import (
     DeviceLevel,
     DeviceToken,
     ReasonCode,
+    UserInfo,
     slot_of,
 )
 from triolet_core.store import Store, _queries
@@ -37,6 +39,7 @@ class Users:
         store: Store,
         channels: Channels,
         presence: Presence,
+        hooks: Hooks,
         config: AuthConfig,
         *,
         kicks_whatever_the_level: bool,
@@ -44,6 +47,7 @@ class Users:
         self._store = store
         self._channels = channels
         self._presence = presence
+        self._hooks = hooks
         self._config = config
         self._kicks_whatever_the_level = kicks_whatever_the_level
 
@@ -57,8 +61,8 @@ class Users:
         level = self._level(request)
         if level is None:
             return ReasonCode.AUTH_FAIL, DeviceLevel.SLAVE
-        facts = await self._channels.facts(ChannelKey(request.uid, ChannelType.PERSON))
-        if facts.info is not None and facts.info.ban:
+        info = self._channels.known.person_info(request.uid)
+        if info is not None and info.ban:
             return ReasonCode.BAN, DeviceLevel.SLAVE
         return ReasonCode.SUCCESS, level
 
@@ -111,6 +115,14 @@ class Users:
                 self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
 
         await self._store.writer.change(function, after=after)
+
+    async def info(self, uid: str) -> UserInfo | None:
+        """Return what a data source knows of a user, None if there is none or it cannot say.
+
+        Raises:
+            BackendError: It failed and has no failure answer.
+        """
+        return await self._hooks.user_info.ask(uid)
 
     def device(self, uid: str, flag: int) -> DeviceToken | None:
         """Return what is stored for a device flag."""

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from triolet_core.errors import BackendError
-from triolet_core.model import ChannelInfo, ChannelKey, Device, Draft, Message
+from triolet_core.model import ChannelInfo, ChannelKey, Device, Draft, Message, UserInfo
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -33,6 +33,8 @@ class PresenceChange:
     online: bool
     same_flag: int
     total: int
+    logout: bool = False
+    """The client itself said that it leaves (a DISCONNECT frame)."""
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +60,8 @@ class _Responder(Generic[Q, A]):
     answer: Callable[[Q], Awaitable[A | None]]
     order: int
     limiter: trio.CapacityLimiter
-    on_failure: Callable[[Q], A] | None
+    deadline_s: float
+    on_failure: Callable[[Q], A | None] | None
     asked: int = 0
     failed: int = 0
 
@@ -84,17 +87,24 @@ class Ask(Generic[Q, A]):
         answer: Callable[[Q], Awaitable[A | None]],
         *,
         order: int = 0,
-        on_failure: Callable[[Q], A] | None,
+        on_failure: Callable[[Q], A | None] | None,
+        deadline_s: float | None = None,
+        in_flight: int | None = None,
     ) -> Iterator[None]:
         """Register a responder for the length of the block.
 
         Args:
             name: Shown in logs and metrics.
-            answer: Asked with the question; None passes it on.
+            answer: Asked with the question; None passes it on. What it raises is a failure and is logged, except
+                `BackendError`: that is a failure of which it has told the log itself.
             order: Lower is asked earlier; equal ones by name.
-            on_failure: What a late or failed answer counts as; None raises `BackendError` to the asker.
+            on_failure: What a late or failed answer counts as; it may raise `BackendError` to the asker, which is
+                what None does.
+            deadline_s: Longest wait for the answer, the wait for its turn included; None is the question's.
+            in_flight: Most questions it works on at once; None is the question's.
         """
-        entry = _Responder(name, answer, order, trio.CapacityLimiter(self._in_flight), on_failure)
+        limiter = trio.CapacityLimiter(in_flight or self._in_flight)
+        entry = _Responder(name, answer, order, limiter, deadline_s or self.deadline_s, on_failure)
         self._responders.append(entry)
         self._responders.sort(key=lambda each: (each.order, each.name))
         try:
@@ -116,15 +126,19 @@ class Ask(Generic[Q, A]):
 
     async def _ask_one(self, entry: _Responder[Q, A], question: Q) -> A | None:
         entry.asked += 1
-        detail = f"no answer within {self.deadline_s:g} s"
-        with trio.move_on_after(self.deadline_s):
+        detail, is_logged = f"no answer within {entry.deadline_s:g} s", False
+        with trio.move_on_after(entry.deadline_s):
             try:
                 async with entry.limiter:
                     return await entry.answer(question)
+            except BackendError as exc:
+                detail, is_logged = exc.detail, True
             except Exception as exc:  # a responder is foreign code: its failure has a declared answer
                 detail = f"{type(exc).__name__}: {exc}"
         entry.failed += 1
-        structlog.get_logger().warning("responder failed", question=self.name, responder=entry.name, detail=detail)
+        if not is_logged:
+            log = structlog.get_logger()
+            log.warning("responder failed", question=self.name, responder=entry.name, detail=detail)
         if entry.on_failure is None:
             raise BackendError(entry.name, detail)
         return entry.on_failure(question)
@@ -183,6 +197,7 @@ class Hooks:
     allowlist: Ask[ChannelKey, Sequence[str]] = attrs.Factory(lambda: Ask("allowlist"))
     channel_info: Ask[ChannelKey, ChannelInfo] = attrs.Factory(lambda: Ask("channel_info"))
     system_uids: Ask[None, Sequence[str]] = attrs.Factory(lambda: Ask("system_uids"))
+    user_info: Ask[str, UserInfo] = attrs.Factory(lambda: Ask("user_info"))
     offline_messages: Topic[OfflineMessage] = attrs.Factory(lambda: Topic("offline_messages"))
     presence_changed: Topic[PresenceChange] = attrs.Factory(lambda: Topic("presence_changed"))
     channel_changed: Topic[ChannelKey] = attrs.Factory(lambda: Topic("channel_changed"))

@@ -279,6 +279,18 @@ class ChannelInfo:
 
 
 @attrs.frozen(kw_only=True)
+class UserInfo:
+    """What a data source says about a user."""
+
+    uid: str
+    name: str = ""
+    avatar: str = ""
+    remark: str = ""
+    extra: str = ""
+    """JSON text, as the backend gave it."""
+
+
+@attrs.frozen(kw_only=True)
 class DeviceToken:
     """What `/user/token` stored for one uid and device flag; times in seconds since 1970."""
 

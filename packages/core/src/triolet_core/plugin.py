@@ -1,7 +1,8 @@
 """The plugin contract: a frozen record behind the entry-point group `triolet.plugins`."""
 
+import argparse
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -51,6 +52,16 @@ class Run(Protocol):
 
 
 @attrs.frozen(kw_only=True)
+class PluginCommand:
+    """What a plugin adds to the command line: `triolet NAME …`, run on the store of a stopped server."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[PluginContext[Any], argparse.Namespace], Awaitable[int]]
+    """Called with a broker that no plugin runs on; returns the exit code."""
+
+
+@attrs.frozen(kw_only=True)
 class PluginSpec:
     """A plugin, listable without being started."""
 
@@ -63,6 +74,7 @@ class PluginSpec:
     after: frozenset[str] = frozenset()
     """Plugins that are started before, if enabled."""
     on_failure: OnFailure = OnFailure.STOP
+    command: PluginCommand | None = None
 
 
 def discover_plugins() -> tuple[PluginSpec, ...]:

@@ -13,6 +13,7 @@ import trio
 from triolet_core._broker import Broker, open_broker
 from triolet_core.config import ServerConfig
 from triolet_core.model import Device, Draft, Event, Message
+from triolet_core.session import ConnectionStatistics
 
 _CONNECTION_IDS = count(1)
 
@@ -29,6 +30,7 @@ class MemorySession:
     kicks: list[tuple[int, str, bool]] = attrs.Factory(list)
     """(reason, text, whether a DISCONNECT was to be sent) of each kick."""
     is_full: bool = False
+    started_at: float = attrs.Factory(time.time)
 
     def push(self, messages: Sequence[Message]) -> bool:
         """Keep the messages."""
@@ -38,10 +40,38 @@ class MemorySession:
         self.received.extend(messages)
         return True
 
+    @staticmethod
+    def push_many(sessions: Sequence["MemorySession"], messages: Sequence[Message]) -> int:
+        """Push to each."""
+        return sum(session.push(messages) for session in sessions)
+
     def push_event(self, event: Event) -> bool:
         """Keep the event."""
         self.events.append(event)
         return not self.is_full
+
+    def statistics(self) -> ConnectionStatistics:
+        """Count what was kept."""
+        size = sum(len(message.payload) for message in self.received)
+        packets = len(self.received) + len(self.events)
+        return ConnectionStatistics(
+            connection_id=self.connection_id,
+            device=self.device,
+            host="memory",
+            port=0,
+            protocol_version=0,
+            started_at=self.started_at,
+            last_activity=self.started_at,
+            in_messages=0,
+            in_message_bytes=0,
+            in_packets=0,
+            in_packet_bytes=0,
+            out_messages=len(self.received),
+            out_message_bytes=size,
+            out_packets=packets,
+            out_packet_bytes=size + sum(len(event.data) for event in self.events),
+            pending_bytes=0,
+        )
 
     def kick(self, reason: int, text: str, *, notify: bool, grace_s: float) -> None:
         """Note the kick."""

@@ -10,8 +10,15 @@ class GatewayConfig:
     """Listeners, and the bounds of a connection."""
 
     on: bool = setting(default=True, doc="run the plugin")
-    tcp_addr: str = setting("tcp://127.0.0.1:5100", key="addr", doc="binary protocol over TCP; empty: off")
-    ws_addr: str = setting("ws://127.0.0.1:5200", key="wsAddr", doc="binary protocol over WebSocket; empty: off")
+    tcp_addr: str = setting("tcp://127.0.0.1:5100", key="addr", doc="TCP, also unix://path; empty: off")
+    ws_addr: str = setting("ws://127.0.0.1:5200", key="wsAddr", doc="WebSocket, also unix://path; empty: off")
+    tls_addr: str = setting("", key="tlsAddr", doc="TCP with TLS; empty: off")
+    wss_addr: str = setting("", key="wssAddr", doc="WebSocket with TLS; empty: off")
+    cert_file: str = setting("", key="wssConfig.certFile", doc="certificate chain (PEM) of both; read again on SIGHUP")
+    key_file: str = setting("", key="wssConfig.keyFile", doc="its private key (PEM)")
+    proxy_from: tuple[str, ...] = setting(
+        (), doc="addresses, networks or `unix`: balancers whose PROXY header, or X-Forwarded-For, names the client"
+    )
     conn_idle_time: Seconds = setting(
         Seconds(180), key="connIdleTime", gt=0, go=True, doc="a connection that is silent for this long is closed"
     )
@@ -21,6 +28,7 @@ class GatewayConfig:
     outbox_bytes: Bytes = setting(
         Bytes(1 << 20), gt=0, doc="bytes that may wait for a client that does not read; beyond, it is closed"
     )
+    subscriptions: int = setting(1000, gt=0, doc="most channels that one connection may subscribe to")
     in_flight: int = setting(1024, gt=0, doc="messages of one connection that may wait for their SENDACK")
     unacked: int = setting(256, gt=0, doc="deliveries remembered per connection until RECVACK; the oldest is forgotten")
     max_connections: int = setting(0, ge=0, doc="most connections; 0: as many as there are file descriptors")
@@ -32,4 +40,5 @@ class GatewayConfig:
         Seconds(5), key="messageRetry.scanInterval", gt=0, go=True, doc="time between two looks for such deliveries"
     )
     retry_max_count: int = setting(5, key="messageRetry.maxCount", ge=0, doc="how often a delivery is repeated")
+    disable_jsonrpc: bool = setting(default=False, key="disableJSONRPC", doc="refuse JSON-RPC clients")
     disable_encryption: bool = setting(default=False, key="disableEncryption", doc="no encryption, no message keys")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from triolet_core import Broker
+from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
+from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
-from triolet_gateway.protocol import Limits
+from triolet_gateway.protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession
@@ -30,6 +31,7 @@ class Counters:
     logins_total: int = 0
     login_failures_total: int = 0
     protocol_errors_total: int = 0
+    bad_requests_total: int = 0
     crashes_total: int = 0
     slow_consumers_total: int = 0
     idle_closed_total: int = 0
@@ -52,6 +54,7 @@ class Gateway:
         self.broker: Broker = context.broker
         self.log: Any = context.log
         self.counters = Counters()
+        self.admission = Admission(context.config, context.broker)
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
@@ -59,7 +62,6 @@ class Gateway:
         self.node_id = context.broker.config.node.id
         self._nursery = nursery
         self._ids = count(1)
-        self._by_address: dict[str, int] = {}
         self._buckets: dict[int, set[ClientSession]] = {}
 
     def start_soon(self, function: Any, *args: object) -> None:
@@ -76,26 +78,27 @@ class Gateway:
 
     # --- admission
 
-    def admit(self, address: str) -> bool:
-        """Count a new connection in; False if it is one too many."""
-        config = self.config
-        here = self._by_address.get(address, 0)
-        total = config.max_connections
-        per_address = config.max_connections_per_address
-        if self.is_stopping or (total and len(self.sessions) >= total) or (per_address and here >= per_address):
+    def admit(self, host: str) -> bool:
+        """Count a new connection in; False if it is one too many, blocked, or we are stopping."""
+        if self.is_stopping or not self.admission.enter(host):
             self.counters.refused_total += 1
             return False
         self.counters.accepted_total += 1
-        self._by_address[address] = here + 1
         return True
 
-    def dismiss(self, address: str) -> None:
+    def rename(self, host: str, client: str) -> None:
+        """Count a connection for the client that its proxy named.
+
+        Raises:
+            RemoteProtocolError: That client may not connect.
+        """
+        if not self.admission.move(host, client):
+            self.counters.refused_total += 1
+            raise RemoteProtocolError(ReasonCode.UNKNOWN, "the client behind the proxy may not connect")
+
+    def dismiss(self, host: str) -> None:
         """Count a connection out."""
-        left = self._by_address.get(address, 1) - 1
-        if left:
-            self._by_address[address] = left
-        else:
-            self._by_address.pop(address, None)
+        self.admission.leave(host)
 
     # --- deadlines: one task for all connections
 
@@ -140,6 +143,7 @@ class Gateway:
         return {
             **attrs.asdict(self.counters),
             "connections": len(self.sessions),
+            "open_sockets": self.admission.count,
             "unacked_sessions": len(self.retrying),
             "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
         }

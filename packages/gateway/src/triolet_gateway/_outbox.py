@@ -10,8 +10,12 @@ import trio
 class Outbox(Protocol):
     """Where a session writes. Bounded: what does not fit is refused, and the session ends."""
 
+    def use_text(self) -> None:
+        """Take every frame for UTF-8 text from now on."""
+        ...
+
     def write(self, frames: Sequence[bytes]) -> bool:
-        """Send frames, in order. Returns False if they do not fit or the connection is gone."""
+        """Send frames, in order; empty ones are none. Returns False if they do not fit or the connection is gone."""
         ...
 
     @property
@@ -40,6 +44,9 @@ class SocketOutbox:
         self._start = start
         self._pending: bytearray | None = None
         self._is_finished = False
+
+    def use_text(self) -> None:
+        """Go on: bytes are bytes here."""
 
     @property
     def pending(self) -> int:

@@ -1,58 +1,121 @@
 """The plugin: opens the listeners, closes them first when the server stops."""
 
+import os
+import socket
+from functools import partial
 from typing import Any
 
+import attrs
 import trio
 
 from triolet_core import ConfigError
-from triolet_core.config import parse_address
 from triolet_core.plugin import PluginContext, PluginSpec
-from triolet_gateway import _tcp, _websocket
+from triolet_gateway import _listen, _tcp, _websocket
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._tls import Certificates
+from triolet_gateway.protocol import is_compiled
 
 SHARE_OF_GRACE = 0.5
 """Part of the stop budget that clients may use to take what waits for them."""
+_SWITCH = {"0": "", "false": "", "1": "wss://0.0.0.0:5210", "true": "wss://0.0.0.0:5210"}
+"""What LiMaoIM's `wssOn` means as an address."""
+
+
+@attrs.frozen
+class _Listener:
+    """One address, under a kind: tcp, tls, ws or wss."""
+
+    kind: str
+    key: str
+    address: str
+    serve: _listen.Serve
 
 
 async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]) -> None:
     """Serve clients until the host asks for an end; then acknowledge what was sent and close."""
-    async with trio.open_nursery() as connections, trio.open_nursery() as listeners:
+    async with trio.open_nursery() as connections:
         gateway = Gateway(context, connections)
+        context.log.info("hot path chosen", compiled=is_compiled())
         context.broker.metrics.add_source("gateway", gateway.statistics)
         context.broker.metrics.add_compatible("gateway", gateway.compatible_statistics)
-        await _listen(gateway, connections, listeners)
-        connections.start_soon(gateway.turn_wheel)
-        connections.start_soon(gateway.retry_forever)
-        task_status.started()
-        await context.stopping.wait()
-        gateway.is_stopping = True
-        for kind in ("tcp", "ws"):
-            context.broker.endpoints.pop(kind, None)
-        listeners.cancel_scope.cancel()
+        async with trio.open_nursery() as listeners:
+            kinds = await _listen_on_all(gateway, listeners)
+            connections.start_soon(gateway.turn_wheel)
+            connections.start_soon(gateway.retry_forever)
+            task_status.started()
+            await context.stopping.wait()
+            gateway.is_stopping = True
+            for kind in kinds:
+                context.broker.endpoints.pop(kind, None)
+            listeners.cancel_scope.cancel()
         await _finish(gateway, context)
         connections.cancel_scope.cancel()
 
 
-async def _listen(gateway: Gateway, connections: trio.Nursery, listeners: trio.Nursery) -> None:
+async def _listen_on_all(gateway: Gateway, listeners: trio.Nursery) -> list[str]:
+    """Open every listener; returns their names among the endpoints."""
+    wanted = await _wanted(gateway, listeners)
+    handed_over = _listen.inherited(os.environ, os.getpid())
+    kinds = []
+    for each in wanted:
+        sock = _claim(each, handed_over)
+        is_ours = sock is None
+        if sock is None and each.address:
+            sock = await _open(each)
+        if sock is None:
+            continue
+        kind = f"{each.kind}+unix" if sock.family == socket.AF_UNIX else each.kind
+        gateway.broker.endpoints[kind] = _listen.bound_address(sock)
+        kinds.append(kind)
+        listeners.start_soon(_accept, gateway, sock, each.serve, is_ours)
+    for sock in handed_over.values():
+        sock.detach()  # somebody else's
+    return kinds
+
+
+def _claim(listener: _Listener, handed_over: dict[str, socket.socket]) -> socket.socket | None:
+    """Take the socket that was handed over for a listener: by its kind, or by its address."""
+    for name in (listener.kind, listener.address.rpartition("://")[2]):
+        if name in handed_over:
+            sock = handed_over.pop(name)
+            sock.settimeout(0)
+            return sock
+    return None
+
+
+async def _wanted(gateway: Gateway, listeners: trio.Nursery) -> list[_Listener]:
     config = gateway.config
-    endpoints = gateway.broker.endpoints
+    wss_addr = _SWITCH.get(config.wss_addr.lower(), config.wss_addr)
+    wanted = [
+        _Listener("tcp", "addr", config.tcp_addr, _tcp.serve),
+        _Listener("ws", "wsAddr", config.ws_addr, _websocket.serve),
+    ]
+    if not (config.tls_addr or wss_addr):
+        return wanted
+    certificates = await trio.to_thread.run_sync(Certificates, config.cert_file, config.key_file)
+    listeners.start_soon(certificates.reload_on_signal, gateway.log)
+    return [
+        *wanted,
+        _Listener("tls", "tlsAddr", config.tls_addr, partial(_tcp.serve_tls, certificates)),
+        _Listener("wss", "wssAddr", wss_addr, partial(_websocket.serve_tls, certificates)),
+    ]
+
+
+async def _open(listener: _Listener) -> socket.socket:
     try:
-        if config.tcp_addr:
-            listener = _tcp.listen(*parse_address("addr", config.tcp_addr))
-            endpoints["tcp"] = _tcp.bound_address(listener)
-            listeners.start_soon(_accept, gateway, listener)
-        if config.ws_addr:
-            host, port = parse_address("wsAddr", config.ws_addr)
-            server = await connections.start(_websocket.serve_forever, gateway, host, port)
-            endpoints["ws"] = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+        return await trio.to_thread.run_sync(_listen.open_listener, listener.key, listener.address)
     except OSError as exc:
-        raise ConfigError("addr, wsAddr", f"cannot listen: {exc.strerror}; choose another address") from exc
+        raise ConfigError(
+            listener.key, f"cannot listen on {listener.address}: {exc.strerror}; choose another address"
+        ) from exc
 
 
-async def _accept(gateway: Gateway, listener: Any) -> None:
-    with listener:
-        await _tcp.accept_forever(gateway, listener)
+async def _accept(gateway: Gateway, listener: socket.socket, serve: _listen.Serve, is_ours: bool) -> None:  # noqa: FBT001  # started in a nursery
+    try:
+        await _listen.accept_forever(gateway, listener, serve)
+    finally:
+        _listen.close(listener, is_ours=is_ours)
 
 
 async def _finish(gateway: Gateway, context: PluginContext[GatewayConfig]) -> None:

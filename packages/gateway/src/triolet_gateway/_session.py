@@ -1,51 +1,51 @@
 """One client: bytes in, frames out, and what core needs to see of it."""
 
-import os
-import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import starmap
 
-import attrs
 import trio
 
-from triolet_core import ConnectRequest, Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
+from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
 from triolet_core.model import (
-    NO_PERSIST,
     RED_DOT,
     SYNC_ONCE,
     SYSTEM_UID,
-    ChannelKey,
     ChannelType,
     peer_of,
     plain_channel,
 )
+from triolet_core.session import ConnectionStatistics
 from triolet_gateway import protocol as wire
+from triolet_gateway._fanout import bytes_of, encode_alike
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
+from triolet_gateway._subscriptions import Subscriptions
+from triolet_gateway._traffic import Traffic, statistics_of
+from triolet_gateway._unacked import Entry, Unacked, entries_of
 
 CLOSE_AFTER_ANSWER_S = 1.0
 """What a refused client has to read its answer before the socket goes."""
+SLICE_BYTES = 65536
+"""Most bytes of the binary protocol that are handled before other connections have their turn."""
+_NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
+Peer = tuple[str, int]
+"""Host and port."""
 _NOBODY = Device(uid="")
 _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
-_TAKES_GUESTS = frozenset({ChannelType.DATA, ChannelType.INFO})
 
 
-@attrs.define(eq=False)
-class _Unacked:
-    message: Message
-    due: float
-    left: int
-
-
-class ClientSession:
+class ClientSession(Traffic):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
     __slots__ = (
         "_closing",
+        "_has_begun",
         "_in_flight",
         "_room",
         "_subscriptions",
         "_unacked",
-        "address",
         "close_at",
         "connection",
         "connection_id",
@@ -54,23 +54,26 @@ class ClientSession:
         "last_activity",
         "one_packet_per_write",
         "outbox",
+        "peer",
         "started_at",
     )
 
-    def __init__(self, gateway: Gateway, outbox: Outbox, address: str, *, one_packet_per_write: bool) -> None:
+    def __init__(self, gateway: Gateway, outbox: Outbox, peer: Peer, *, one_packet_per_write: bool) -> None:
+        super().__init__()
         self.gateway = gateway
         self.outbox = outbox
-        self.address = address
+        self.peer = peer
         self.one_packet_per_write = one_packet_per_write
-        self.connection = wire.Connection(wire.Role.SERVER, gateway.limits)
+        self.connection: wire.Connection | wire.JsonConnection = wire.Connection(wire.Role.SERVER, gateway.limits)
         self.connection_id = gateway.new_connection_id()
         self.device = _NOBODY
         self.started_at = self.last_activity = trio.current_time()
         self.close_at = 0.0
+        self._has_begun = False
         self._in_flight = 0
         self._room: trio.Event | None = None
-        self._unacked: dict[int, _Unacked] | None = None
-        self._subscriptions: list[ChannelKey] | None = None
+        self._unacked: Unacked | None = None
+        self._subscriptions: Subscriptions | None = None
         self._closing = False
 
     # --- life
@@ -87,9 +90,8 @@ class ClientSession:
         gateway.sessions.discard(self)
         gateway.retrying.discard(self)
         gateway.broker.presence.unregister(self)
-        for key in self._subscriptions or ():
-            gateway.broker.channels.remove_temp_member(key, self.device.uid)
-        self._subscriptions = None
+        if self._subscriptions is not None:
+            self._subscriptions.leave_all()
         if self._room is not None:
             self._room.set()
 
@@ -124,18 +126,28 @@ class ClientSession:
         self.gateway.watch(self)
 
     def end(self, answer: bytes = b"") -> None:
-        """Send a last answer and close soon."""
+        """Send a last answer and close soon; nobody takes this device for online any more."""
         if answer:
             self.outbox.write([answer])
         self._closing = True
+        self.gateway.broker.presence.unregister(self)
         self.close_at = trio.current_time() + CLOSE_AFTER_ANSWER_S
         self.gateway.watch(self)
         self.outbox.finish()
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the client has logged in."""
+        return self.device is not _NOBODY
+
+    @property
     def is_closing(self) -> bool:
         """Whether nothing more is taken from this client."""
         return self._closing
+
+    def statistics(self) -> ConnectionStatistics:
+        """Return the counters of this connection."""
+        return statistics_of(self)
 
     # --- in
 
@@ -143,103 +155,113 @@ class ClientSession:
         """Handle what came in one read. Returns when the next read may come: sends are then queued, not stored."""
         gateway = self.gateway
         gateway.counters.bytes_in_total += len(data)
+        self.in_packet_bytes += len(data)
         self.last_activity = trio.current_time()
         if self._closing or gateway.is_stopping:
             return  # what a stopping server does not acknowledge the client sends again
+        if not self._has_begun and not self._begin(data):
+            return
+        if len(data) <= SLICE_BYTES or isinstance(self.connection, wire.JsonConnection):
+            await self._take(data)
+            return
+        for start in range(0, len(data), SLICE_BYTES):  # a WebSocket message may hold millions of pings
+            await self._take(data[start : start + SLICE_BYTES])
+            await trio.lowlevel.checkpoint()
+
+    def _begin(self, data: bytes) -> bool:
+        """Choose the protocol by the first byte that is no white space. False if there is nothing to take."""
+        is_json = wire.begins_json(data)
+        if is_json is None:
+            return False
+        self._has_begun = True
+        if not is_json:
+            return True
+        self.outbox.use_text()
+        if self.gateway.config.disable_jsonrpc:
+            self.gateway.counters.protocol_errors_total += 1
+            self.end(_NO_JSON)
+            return False
+        self.connection = wire.JsonConnection(
+            self.gateway.limits, _new_client_msg_no, is_stream=not self.one_packet_per_write
+        )
+        return True
+
+    async def _take(self, data: bytes) -> None:
+        """Handle what came; after the last event of a connection that ends, nothing."""
+        gateway = self.gateway
         self.connection.receive_data(data)
         try:
-            while events := self.connection.events():
-                await self._on_events(events)
-                if self.is_closing:
-                    return
+            while not self._closing and (batch := self.connection.batch()):
+                await self._on_batch(batch)
         except wire.RemoteProtocolError as exc:
             gateway.counters.protocol_errors_total += 1
             gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
             self.end(exc.answer)
 
-    async def _on_events(self, events: Sequence[wire.Event]) -> None:
-        sends: list[wire.SendReceived] = []
-        for event in events:
-            if isinstance(event, wire.SendReceived):
-                sends.append(event)
-            elif isinstance(event, wire.RecvAckReceived):
-                self._on_recvack(event.recvack)
-            else:
-                await self._on_rare(event)
-        if sends:
-            await self._submit(sends)
+    async def _on_batch(self, batch: wire.Batch) -> None:
+        """Handle a batch, a good-bye after what is answered and before what is stored."""
+        self.in_packets += len(batch)
+        if batch.pings:
+            self.gateway.counters.pings_total += batch.pings
+            self._send([self.connection.send(wire.Pong()) for _ in range(batch.pings)])
+        if batch.recvacks:
+            self._on_recvacks(batch)
+        for event in batch.events:
+            await self._on_rare(event)
+        if batch.sends:
+            await self._submit(batch)
 
     async def _on_rare(self, event: wire.Event) -> None:
         match event:
-            case wire.PingReceived():
-                self.gateway.counters.pings_total += 1
-                self._write(wire.Pong())
             case wire.ConnectReceived():
                 await self._login(event.connect)
             case wire.SubReceived():
                 self._on_sub(event.sub)
+            case wire.AnswerReady():
+                self._answer(event)
             case wire.DisconnectReceived():
+                self.gateway.broker.presence.unregister(self, logout=True)
                 self.end()
             case _:
                 self.gateway.log.debug("event without effect", connection_id=self.connection_id)
 
+    def _answer(self, event: wire.AnswerReady) -> None:
+        if event.error:
+            self.gateway.counters.bad_requests_total += 1
+            self.gateway.log.debug("bad request", connection_id=self.connection_id, detail=event.error)
+        self._send([event.answer])
+
     async def _login(self, connect: wire.Connect) -> None:
         gateway = self.gateway
-        request = ConnectRequest(
-            uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
-        )
-        reason, level = await gateway.broker.users.authenticate(request)
-        if reason != ReasonCode.SUCCESS or gateway.is_stopping:
-            self._refuse(self.connection.reject(reason if reason != ReasonCode.SUCCESS else ReasonCode.SYSTEM_ERROR))
-            gateway.log.info("login refused", connection_id=self.connection_id, uid=connect.uid, reason=int(reason))
-            return
-        now_ms = int(time.time() * 1000)
-        try:
-            answer = self.connection.accept(
-                os.urandom(32),
-                gateway.salt(),
-                time_diff_ms=_fit(now_ms - connect.client_timestamp),
-                node_id=gateway.node_id,
-                encrypt=not gateway.config.disable_encryption,
+        login = await log_in(gateway, self.connection, connect)
+        if login.device is None:
+            gateway.counters.login_failures_total += 1
+            gateway.log.info(
+                "login refused",
+                connection_id=self.connection_id,
+                uid=connect.uid,
+                reason=login.reason,
+                detail=login.detail,
             )
-        except wire.RemoteProtocolError as exc:
-            self._refuse(exc.answer)
-            gateway.log.info("login refused", connection_id=self.connection_id, detail=exc.detail)
+            self.end(login.answer)
             return
-        self.device = Device(uid=connect.uid, device_id=connect.device_id, flag=connect.device_flag, level=int(level))
+        self.device = login.device
         gateway.counters.logins_total += 1
         gateway.broker.presence.register(self)  # those it displaces are told first
-        self.outbox.write([answer])
+        self._send([login.answer])
         gateway.watch(self)
         gateway.log.debug("login", connection_id=self.connection_id, uid=connect.uid)
 
-    def _refuse(self, answer: bytes) -> None:
-        self.gateway.counters.login_failures_total += 1
-        self.end(answer)
-
-    async def _submit(self, sends: Sequence[wire.SendReceived]) -> None:
+    async def _submit(self, batch: wire.Batch) -> None:
         gateway = self.gateway
-        drafts = []
-        for event in sends:
-            send = event.send
-            drafts.append(
-                Draft(
-                    send.channel_id,
-                    send.channel_type,
-                    send.payload,
-                    send.client_msg_no,
-                    send.flags,
-                    send.setting,
-                    send.expire,
-                    send.topic,
-                    event.refusal,
-                )
-            )
+        drafts, marks = list(starmap(Draft, batch.sends)), batch.marks
         gateway.counters.sends_total += len(drafts)
+        self.in_messages += len(drafts)
+        self.in_message_bytes += sum([len(draft.payload) for draft in drafts])
         self._in_flight += len(drafts)
 
         def done(receipts: list[Receipt]) -> None:
-            self._acknowledge(sends, receipts)
+            self._acknowledge(marks, receipts)
 
         try:
             await gateway.broker.messages.submit(self.device, drafts, done, self)
@@ -251,52 +273,26 @@ class ClientSession:
             self._room = trio.Event()
             await self._room.wait()
 
-    def _acknowledge(self, sends: Sequence[wire.SendReceived], receipts: Sequence[Receipt]) -> None:
-        self._in_flight -= len(sends)
-        self.gateway.counters.sendacks_total += len(sends)
-        acks = [
-            (event.send.client_seq, event.send.flags, message_id, seq & 0xFFFFFFFF, reason)
-            for event, (reason, message_id, seq) in zip(sends, receipts, strict=True)
-        ]
-        if self.one_packet_per_write:
-            self._send([self.connection.encode_sendacks([ack]) for ack in acks])
-        else:
-            self._send([self.connection.encode_sendacks(acks)])
+    def _acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
+        self._in_flight -= len(marks)
+        self.gateway.counters.sendacks_total += len(marks)
+        frames = self.connection.encode_sendacks(marks, receipts, apart=self.one_packet_per_write)
+        self._send(frames, packets=len(marks))
         if self._room is not None and self._in_flight < self.gateway.config.in_flight:
             self._room.set()
 
-    def _on_recvack(self, ack: wire.RecvAck) -> None:
-        self.gateway.counters.recvacks_total += 1
-        if self._unacked and not ack.flags & NO_PERSIST:
-            self._unacked.pop(ack.message_id, None)
+    def _on_recvacks(self, batch: wire.Batch) -> None:
+        self.gateway.counters.recvacks_total += batch.recvacks
+        if self._unacked and batch.acked:
+            self._unacked.discard(batch.acked)
             if not self._unacked:
                 self.gateway.retrying.discard(self)
 
     def _on_sub(self, sub: wire.Sub) -> None:
-        """Temporary membership of a data or info channel; the id may carry a query, which is cut off."""
-        channel_id = sub.channel_id.partition("?")[0]
-        key = ChannelKey(channel_id, sub.channel_type)
-        reason = ReasonCode.SUCCESS
-        if sub.channel_type not in _TAKES_GUESTS:
-            reason = ReasonCode.NOT_SUPPORT_CHANNEL_TYPE
-        elif not channel_id or "\0" in channel_id:
-            reason = ReasonCode.CHANNEL_ID_ERROR
-        elif sub.action == 0:
-            self._join(key)
-        else:
-            self._leave(key)
-        self._write(wire.SubAck(sub.sub_no, channel_id, sub.channel_type, sub.action, int(reason)))
-
-    def _join(self, key: ChannelKey) -> None:
-        joined = self._subscriptions = self._subscriptions or []
-        if key not in joined:
-            joined.append(key)
-            self.gateway.broker.channels.add_temp_member(key, self.device.uid)
-
-    def _leave(self, key: ChannelKey) -> None:
-        if self._subscriptions and key in self._subscriptions:
-            self._subscriptions.remove(key)
-            self.gateway.broker.channels.remove_temp_member(key, self.device.uid)
+        if self._subscriptions is None:
+            gateway = self.gateway
+            self._subscriptions = Subscriptions(gateway.broker, self.device.uid, gateway.config.subscriptions)
+        self._write(self._subscriptions.on_sub(sub))
 
     # --- out
 
@@ -304,12 +300,37 @@ class ClientSession:
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        frames = [self._recv(message) for message in messages]
-        self.gateway.counters.receives_total += len(frames)
-        for message in messages:
-            if not message.flags & NO_PERSIST:
-                self._remember(message)
-        return self._send(frames)
+        recvs = [self._recv(message) for message in messages]
+        frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
+        return self._deliver(frames, len(messages), bytes_of(messages), _entries(self.gateway, messages))
+
+    @staticmethod
+    def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
+        """Encode messages once for all who see them alike: everybody but their senders, and the ends of a pair."""
+        if len(sessions) == 1 or any(message.channel.type in _SEES_PEER for message in messages):
+            return sum([session.push(messages) for session in sessions])
+        senders = {message.sender for message in messages}
+        alike: dict[tuple[type, bool], list[ClientSession]] = {}
+        taken = 0
+        for session in sessions:
+            if session.device.uid in senders:
+                taken += session.push(messages)
+            elif not session._closing:
+                alike.setdefault((type(session.connection), session.one_packet_per_write), []).append(session)
+        return taken + sum([_push_alike(group, messages) for group in alike.values()])
+
+    def _deliver(self, frames: Sequence[bytes], count: int, size: int, entries: Mapping[int, Entry]) -> bool:
+        """Send the encoded messages, `count` of `size` payload bytes."""
+        gateway = self.gateway
+        gateway.counters.receives_total += count
+        self.out_messages += count
+        self.out_message_bytes += size
+        if entries:
+            if self._unacked is None:
+                self._unacked = Unacked()
+            self._unacked.add(entries, gateway.config.unacked)
+            gateway.retrying.add(self)
+        return self._send(frames, packets=count)
 
     def push_event(self, event: Event) -> bool:
         """Send an event to a client that can read it."""
@@ -328,47 +349,34 @@ class ClientSession:
         self.gateway.counters.events_total += 1
         return self._send([frame])
 
-    def _recv(self, message: Message) -> bytes:
+    def _recv(self, message: Message) -> wire.RecvFields:
         uid, sender = self.device.uid, message.sender
         key = plain_channel(message.channel) if message.flags & SYNC_ONCE else message.channel
         channel_id = peer_of(key, uid) if key.type in _SEES_PEER else key.id
         flags = message.flags & ~RED_DOT if sender == uid else message.flags
-        return self.connection.encode_recv(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
-
-    def _remember(self, message: Message) -> None:
-        gateway = self.gateway
-        if self._unacked is None:
-            self._unacked = {}
-        elif len(self._unacked) >= gateway.config.unacked:
-            del self._unacked[next(iter(self._unacked))]  # the oldest is left to synchronisation
-        due = trio.current_time() + gateway.config.retry_interval
-        self._unacked[message.message_id] = _Unacked(message, due, gateway.config.retry_max_count)
-        gateway.retrying.add(self)
+        return wire.recv_fields(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
 
     def retry(self, now: float) -> None:
-        """Repeat what is due, byte for byte; forget what was repeated often enough."""
-        unacked = self._unacked or {}
-        frames = []
-        for message_id, entry in list(unacked.items()):
-            if entry.due > now:
-                continue
-            if not entry.left:
-                del unacked[message_id]
-                continue
-            entry.left -= 1
-            entry.due = now + self.gateway.config.retry_interval
-            frames.append(self._recv(entry.message))
+        """Repeat what is due, byte for byte."""
+        unacked = self._unacked
+        due = unacked.take_due(now, self.gateway.config.retry_interval) if unacked else ()
         if not unacked:
             self.gateway.retrying.discard(self)
-        if frames:
-            self.gateway.counters.repeats_total += len(frames)
-            self._send(frames)
+        if due:
+            self.gateway.counters.repeats_total += len(due)
+            recvs = [self._recv(message) for message in due]
+            frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
+            self._send(frames, packets=len(due))
 
     def _write(self, frame: wire.Frame) -> None:
         self._send([self.connection.send(frame)])
 
-    def _send(self, frames: Sequence[bytes]) -> bool:
-        self.gateway.counters.bytes_out_total += sum(map(len, frames))
+    def _send(self, frames: Sequence[bytes], *, packets: int = 0) -> bool:
+        """Send frames in one write; `packets` is how many they hold if some are joined."""
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        self.gateway.counters.bytes_out_total += size
+        self.out_packets += packets or len(frames)
+        self.out_packet_bytes += size
         if self.outbox.write(frames):
             return True
         if not self._closing:
@@ -379,6 +387,20 @@ class ClientSession:
         return False
 
 
-def _fit(milliseconds: int) -> int:
-    """Keep a time difference within 64 bits, whatever the client's clock says."""
-    return max(-(2**63), min(milliseconds, 2**63 - 1))
+def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
+    """Serve sessions of one protocol and transport for which messages look the same."""
+    first = sessions[0]
+    recvs = [first._recv(message) for message in messages]
+    encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
+    entries, count, size = _entries(first.gateway, messages), len(messages), bytes_of(messages)
+    pairs = zip(sessions, encoded, strict=True)
+    return sum([session._deliver(frames, count, size, entries) for session, frames in pairs])
+
+
+def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
+    config = gateway.config
+    return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
+
+
+def _new_client_msg_no() -> str:
+    return uuid.uuid4().hex

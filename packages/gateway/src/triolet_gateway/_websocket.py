@@ -1,19 +1,22 @@
 """WebSocket, by trio-websocket: one packet per message out, any number of packets or parts per message in."""
 
+import socket
 from collections import deque
 from collections.abc import Sequence
 
 import trio
 import trio_websocket
 
+from triolet_gateway import protocol as wire
+from triolet_gateway._admission import client_of
+from triolet_gateway._client_stream import ClientStream, Watched
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._session import ClientSession
+from triolet_gateway._session import ClientSession, Peer
+from triolet_gateway._tls import Certificates
 
 PACKETS_PER_MESSAGE = 5
 """The JavaScript client joins up to five packets in a message (wire-protocol.md, section 0, rule 2)."""
 CLOSE_TIMEOUT_S = 1.0
-_UNSUPPORTED_DATA = 1003
-_NO_JSON = '{"jsonrpc":"2.0","error":{"code":0,"message":"JSON-RPC is not served by this version"}}'
 
 
 class WebSocketOutbox:
@@ -25,7 +28,12 @@ class WebSocketOutbox:
         self._scope = scope
         self._wake = trio.Event()
         self._is_finished = False
+        self._is_text = False
         self.pending = 0
+
+    def use_text(self) -> None:
+        """Send text messages from now on."""
+        self._is_text = True
 
     def write(self, frames: Sequence[bytes]) -> bool:
         """Queue frames, a message each."""
@@ -33,7 +41,7 @@ class WebSocketOutbox:
         if self._is_finished or self.pending + size > self._limit:
             return False
         self.pending += size
-        self._frames.extend(frames)
+        self._frames.extend(filter(None, frames))
         self._wake.set()
         return True
 
@@ -42,7 +50,7 @@ class WebSocketOutbox:
         while True:
             while self._frames:
                 frame = self._frames.popleft()
-                await websocket.send_message(frame)
+                await websocket.send_message(frame.decode() if self._is_text else frame)
                 self.pending -= len(frame)
             if self._is_finished:
                 await websocket.aclose()
@@ -60,70 +68,73 @@ class WebSocketOutbox:
         self._scope.cancel()
 
 
-async def serve_forever(
-    gateway: Gateway, host: str, port: int, *, task_status: trio.TaskStatus[trio_websocket.WebSocketServer]
-) -> None:
-    """Accept WebSocket connections, any path, no subprotocol, no extension."""
+async def serve(gateway: Gateway, sock: socket.socket, peer: Peer) -> None:
+    """Serve one client, any path, no subprotocol, no extension. An error here ends this one only."""
+    await _serve(gateway, ClientStream(gateway, sock, peer), None)
 
-    async def handle(request: trio_websocket.WebSocketRequest) -> None:
-        await _serve(gateway, request)
 
-    await trio_websocket.serve_websocket(
-        handle,
-        host,
-        port,
-        ssl_context=None,
-        max_message_size=PACKETS_PER_MESSAGE * (gateway.config.max_frame_size + 8),
-        connect_timeout=gateway.config.login_timeout,
-        disconnect_timeout=CLOSE_TIMEOUT_S,
-        task_status=task_status,
+async def serve_tls(certificates: Certificates, gateway: Gateway, sock: socket.socket, peer: Peer) -> None:
+    """As `serve`, with TLS."""
+    await _serve(gateway, ClientStream(gateway, sock, peer), certificates)
+
+
+async def _serve(gateway: Gateway, stream: ClientStream, certificates: Certificates | None) -> None:
+    secured = (
+        stream
+        if certificates is None
+        else trio.SSLStream(stream, certificates.context, server_side=True, https_compatible=True)
     )
-
-
-async def _serve(gateway: Gateway, request: trio_websocket.WebSocketRequest) -> None:
-    """Serve one client. trio-websocket ends its whole server if a handler raises, so nothing may get out."""
-    address = _address_of(request)
-    if not gateway.admit(address):
-        await request.reject(503)
-        return
     try:
-        async with await request.accept() as websocket:
-            await _run(gateway, websocket, address)
-    except* trio_websocket.ConnectionClosed:
+        async with trio.open_nursery() as nursery:
+            await _greet(gateway, stream, Watched(secured), nursery)
+            nursery.cancel_scope.cancel()
+    except* (trio_websocket.ConnectionClosed, trio_websocket.ConnectionRejected, trio.BrokenResourceError):
         gateway.log.debug("websocket closed")
+    except* wire.RemoteProtocolError as group:
+        gateway.counters.protocol_errors_total += 1
+        gateway.log.info("protocol error", detail=str(group.exceptions[0]))
     except* Exception:
         gateway.counters.crashes_total += 1
         gateway.log.exception("connection crashed")
     finally:
-        gateway.dismiss(address)
+        gateway.dismiss(stream.peer[0])
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await stream.aclose()
 
 
-def _address_of(request: trio_websocket.WebSocketRequest) -> str:
-    remote = request.remote
-    return remote if isinstance(remote, str) else str(remote.address)
+async def _greet(gateway: Gateway, stream: ClientStream, watched: Watched, nursery: trio.Nursery) -> None:
+    """Shake hands, within the time for a login; then serve."""
+    largest = PACKETS_PER_MESSAGE * (gateway.config.max_frame_size + 8)
+    with trio.move_on_after(gateway.config.login_timeout) as patience:
+        watched.scope = patience
+        request = await trio_websocket.wrap_server_stream(nursery, watched, max_message_size=largest)
+        client = client_of(request.headers, gateway.admission) if gateway.admission.is_proxy(stream.peer[0]) else None
+        if client is not None:
+            stream.rename((client, 0))
+        websocket = await request.accept()
+    if not patience.cancelled_caught:
+        watched.scope = None
+        await _run(gateway, stream, websocket, nursery)
 
 
-async def _run(gateway: Gateway, websocket: trio_websocket.WebSocketConnection, address: str) -> None:
-    async with trio.open_nursery() as nursery:
-        outbox = WebSocketOutbox(gateway.config.outbox_bytes, nursery.cancel_scope)
-        session = ClientSession(gateway, outbox, address, one_packet_per_write=True)
-        session.open()
-        nursery.start_soon(outbox.drain, websocket)
-        try:
-            await _read(websocket, session)
-        finally:
-            session.close()
-        nursery.cancel_scope.cancel()
-
-
-async def _read(websocket: trio_websocket.WebSocketConnection, session: ClientSession) -> None:
-    while True:
-        message = await websocket.get_message()
-        if isinstance(message, str):
-            if message.lstrip()[:1] in ("{", "["):
-                await websocket.send_message(_NO_JSON)
-                await websocket.aclose(_UNSUPPORTED_DATA, "JSON-RPC")
-                return
-            message = message.encode("utf-8", "surrogatepass")
-        if message:
-            await session.on_data(message)
+async def _run(
+    gateway: Gateway, stream: ClientStream, websocket: trio_websocket.WebSocketConnection, nursery: trio.Nursery
+) -> None:
+    outbox = WebSocketOutbox(gateway.config.outbox_bytes, nursery.cancel_scope)
+    session = ClientSession(gateway, outbox, stream.peer, one_packet_per_write=True)
+    session.open()
+    nursery.start_soon(outbox.drain, websocket)
+    try:
+        while True:
+            message = await websocket.get_message()
+            data = message.encode() if isinstance(message, str) else message
+            if data:
+                await session.on_data(data)
+                stream.is_limited = stream.is_limited and not session.is_ready
+    except trio_websocket.ConnectionClosed:
+        gateway.log.debug("websocket closed", connection_id=session.connection_id)
+    except Exception:
+        gateway.counters.crashes_total += 1
+        gateway.log.exception("connection crashed", connection_id=session.connection_id)
+    finally:
+        session.close()

@@ -1,231 +1,316 @@
-"""Channels, their members and lists. Source: http-api.md, section 5."""
+"""Channels and their members. Source: http-api.md, sections 5.1 to 5.5."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
 
-from triolet_api._api import OK, Handler, Request, gets, posts
-from triolet_api._body import ApiError, Body
-from triolet_core import ChannelInfo, ChannelKey, ChannelType
+from triolet_api._answers import OK, Ok
+from triolet_api._call import Call, get, post
+from triolet_api._errors import ApiError, missing
+from triolet_api._fields import (
+    Anything,
+    Flag,
+    MaybeFlag,
+    MaybeTexts,
+    Number,
+    Text,
+    Texts,
+    field,
+)
+from triolet_api._fields import ChannelType as TypeField
+from triolet_core import ChannelInfo, ChannelKey, ChannelType, ReasonCode
 
-_NO_CHANNEL = "频道ID不能为空！"
-_NO_CHANNEL_ID = "channel_id不能为空！"
-_SPECIAL = "频道ID不能包含特殊字符！"
-_NO_TYPE = "频道类型不能为0！"
+NO_CHANNEL = "频道ID不能为空！"
+NO_CHANNEL_ID = "channel_id不能为空！"
+SPECIAL = "频道ID不能包含特殊字符！"
+NO_TYPE = "频道类型不能为0！"
 _NO_MEMBERS = "订阅者不能为空！"
 _NOT_FOR_PERSONS = "个人频道不支持添加订阅者！"
+_TOO_LONG = "频道ID不合法！"
+QUIT_GRACE_S = 2.0
+"""What a banned user's client has to read why it is closed."""
 
 
-def _key(body: Body, *, missing: str = _NO_CHANNEL_ID, no_type: str = _NO_TYPE, default_type: int = 0) -> ChannelKey:
-    channel_id = body.new_id("channel_id", missing=missing, special=_SPECIAL)
-    return ChannelKey(channel_id, body.channel_type(missing=no_type, default=default_type))
+@attrs.frozen(kw_only=True)
+class ChannelBody:
+    """A channel by its id."""
+
+    channel_id: str = field(Text(missing=NO_CHANNEL, special=SPECIAL, too_long=_TOO_LONG))
+    channel_type: int = field(TypeField())
+
+    @property
+    def key(self) -> ChannelKey:
+        """The channel as it is stored."""
+        return ChannelKey(self.channel_id, self.channel_type)
 
 
-def _info(body: Body, known: ChannelInfo | None) -> ChannelInfo:
-    """Flags are overwritten, absent ones with 0; texts are kept unless given."""
-    known = known or ChannelInfo()
-    extra = body.raw("extra")
-    return ChannelInfo(
-        large=body.flag("large"),
-        ban=body.flag("ban") or body.flag("forbidden"),
-        disband=body.flag("disband"),
-        send_ban=body.flag("send_ban"),
-        allow_stranger=body.flag("allow_stranger"),
-        name=body.text("name", default=known.name),
-        avatar=body.text("avatar", default=known.avatar),
-        remark=body.text("remark", default=known.remark),
-        extra=known.extra if extra is None else json.dumps(extra, ensure_ascii=False),
+@attrs.frozen(kw_only=True)
+class InfoBody(ChannelBody):
+    """A channel and its info: absent flags count as 0, absent texts stay as they are."""
+
+    large: bool = field(Flag())
+    ban: bool = field(Flag(names=("forbidden",)))
+    disband: bool = field(Flag())
+    send_ban: bool = field(Flag())
+    allow_stranger: bool = field(Flag())
+    name: Any = field(Anything(doc="text"))
+    avatar: Any = field(Anything(doc="text"))
+    remark: Any = field(Anything(doc="text"))
+    extra: Any = field(Anything(doc="any JSON, returned as it is"))
+
+    def info(self, known: ChannelInfo | None) -> ChannelInfo:
+        """Return the info that the channel is to have."""
+        known = known or ChannelInfo()
+        return attrs.evolve(
+            known,
+            large=self.large,
+            ban=self.ban,
+            disband=self.disband,
+            send_ban=self.send_ban,
+            allow_stranger=self.allow_stranger,
+            name=_text("name", self.name, known.name),
+            avatar=_text("avatar", self.avatar, known.avatar),
+            remark=_text("remark", self.remark, known.remark),
+            extra=known.extra if self.extra is None else json.dumps(self.extra, ensure_ascii=False),
+        )
+
+
+def _text(name: str, value: Any, known: str) -> str:
+    if value is None:
+        return known
+    if not isinstance(value, str):
+        raise ApiError(f"数据格式有误！: {name}: a text", code="bad_field")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class CreateBody(InfoBody):
+    """A channel, its info and members."""
+
+    reset: bool | None = field(MaybeFlag(doc="1: the members take the place of those there are"))
+    subscribers: list[str] | None = field(MaybeTexts(names=("uids",)))
+
+
+@attrs.frozen(kw_only=True)
+class MembersBody:
+    """Members of a channel."""
+
+    channel_id: str = field(Text(missing=NO_CHANNEL, special=SPECIAL, too_long=_TOO_LONG))
+    channel_type: int = field(TypeField(default=int(ChannelType.GROUP)))
+    subscribers: list[str] = field(Texts(missing=_NO_MEMBERS, names=("uids",)))
+    reset: bool = field(Flag(doc="1: they take the place of those there are"))
+    temp_subscriber: bool = field(Flag(doc="1: in memory only"))
+
+    @property
+    def key(self) -> ChannelKey:
+        """The channel; persons have no members."""
+        if self.channel_type == ChannelType.PERSON:
+            raise ApiError(_NOT_FOR_PERSONS, code="person_channel")
+        return ChannelKey(self.channel_id, self.channel_type)
+
+
+@attrs.frozen(kw_only=True)
+class RemovedBody(MembersBody):
+    """Members who leave."""
+
+    channel_type: int = field(TypeField())
+
+
+@attrs.frozen(kw_only=True)
+class TempBody:
+    """Members of a temporary channel."""
+
+    channel_id: str = field(Text(missing=NO_CHANNEL_ID, special=SPECIAL))
+    uids: list[str] = field(Texts(missing="uids不能为空！", names=("subscribers",)))
+
+
+@attrs.frozen(kw_only=True)
+class ClearBody:
+    """A channel whose members, or whose list, is emptied."""
+
+    channel_id: str = field(Text(missing=NO_CHANNEL_ID, special=SPECIAL))
+    channel_type: int = field(TypeField(missing=NO_TYPE))
+
+    @property
+    def key(self) -> ChannelKey:
+        """The channel as it is stored."""
+        return ChannelKey(self.channel_id, self.channel_type)
+
+
+@attrs.frozen(kw_only=True)
+class RetentionBody(ChannelBody):
+    """How long a channel keeps its messages."""
+
+    keep_seconds: int = field(Number(high=2**32 - 1, doc="0: what the settings say"))
+    keep_count: int = field(Number(high=2**32 - 1, doc="newest messages that are kept; 0: what the settings say"))
+
+
+@attrs.frozen(kw_only=True)
+class ChannelQuery:
+    """A channel."""
+
+    channel_id: str = field(Text(missing=NO_CHANNEL_ID))
+    channel_type: int = field(TypeField(missing=NO_TYPE))
+
+    @property
+    def key(self) -> ChannelKey:
+        """The channel as it is stored."""
+        return ChannelKey(self.channel_id, self.channel_type)
+
+
+@attrs.frozen(kw_only=True)
+class ChannelObject:
+    """A channel with its counts."""
+
+    channel_id: str
+    channel_type: int
+    large: int
+    ban: int
+    disband: int
+    send_ban: int
+    allow_stranger: int
+    name: str
+    avatar: str
+    remark: str
+    extra: Any
+    keep_seconds: int
+    keep_count: int
+    subscriber_count: int
+    allowlist_count: int
+    denylist_count: int
+    last_message_seq: int
+
+
+async def create(call: Call, body: CreateBody) -> Ok:
+    """Create or update a channel and its members."""
+    members = body.subscribers
+    if body.channel_type == ChannelType.PERSON and members:
+        raise ApiError("不支持个人频道添加订阅者！", code="person_channel")
+    if body.reset is None:
+        replace = call.broker.compat.replaces_members_by_default and members is not None
+    else:
+        replace = body.reset
+    if replace and members is None:
+        members = []
+    await call.broker.channels.update(body.key, body.info, members, replace=replace)
+    _turn_out(call, body)
+    return OK
+
+
+async def put_info(call: Call, body: InfoBody) -> Ok:
+    """Overwrite the flags of a channel and set its texts."""
+    await call.broker.channels.update(body.key, body.info, None)
+    _turn_out(call, body)
+    return OK
+
+
+def _turn_out(call: Call, body: InfoBody) -> None:
+    """Close the connections of a user who was banned."""
+    if body.channel_type == ChannelType.PERSON and body.ban:
+        call.broker.presence.quit(body.channel_id, None, ReasonCode.BAN, "", QUIT_GRACE_S)
+
+
+async def get_info(call: Call, query: ChannelQuery) -> Any:
+    """Return a channel with its counts; `{"status":404}` if there is none."""
+    row = call.broker.catalog.channel(query.key)
+    if row is None:
+        return Ok(404)
+    info = row.info
+    return ChannelObject(
+        channel_id=query.channel_id,
+        channel_type=query.channel_type,
+        large=int(info.large),
+        ban=int(info.ban),
+        disband=int(info.disband),
+        send_ban=int(info.send_ban),
+        allow_stranger=int(info.allow_stranger),
+        name=info.name,
+        avatar=info.avatar,
+        remark=info.remark,
+        extra=json.loads(info.extra) if info.extra else None,
+        keep_seconds=info.keep_s,
+        keep_count=info.keep_count,
+        subscriber_count=row.members,
+        allowlist_count=row.allowed,
+        denylist_count=row.denied,
+        last_message_seq=row.last_seq,
     )
 
 
-async def create(request: Request) -> Any:
-    """POST /channel."""
-    body, channels = request.body, request.broker.channels
-    key = _key(body, missing=_NO_CHANNEL, no_type="频道类型错误！")
-    members = body.texts("subscribers", "uids") if body.has("subscribers", "uids") else None
-    if key.type == ChannelType.PERSON and members:
-        raise ApiError("不支持个人频道添加订阅者！", code="person_channel")
-    replace = body.flag("reset")
-    if not body.has("reset") and request.broker.compat.replaces_members_by_default:
-        replace = members is not None
-    info = _info(body, channels.info(key))
-    await channels.create(key, info, members or ([] if replace else None), replace=replace)
-    return OK
-
-
-async def put_info(request: Request) -> Any:
-    """POST /channel/info."""
-    key = _key(request.body, missing=_NO_CHANNEL, no_type="频道类型错误！")
-    channels = request.broker.channels
-    await channels.put_info(key, _info(request.body, channels.info(key)))
-    return OK
-
-
-async def get_info(request: Request) -> Any:
-    """GET /channel/info."""
-    key = _query_key(request)
-    channels = request.broker.channels
-    info = channels.info(key)
-    if info is None:
-        return {"status": 404}
-    flags = {name: int(value) if isinstance(value, bool) else value for name, value in attrs.asdict(info).items()}
-    flags["extra"] = json.loads(info.extra) if info.extra else None
-    counts = {
-        "subscriber_count": len(channels.members(key)),
-        "denylist_count": len(channels.denied(key)),
-        "allowlist_count": len(channels.allowed(key)),
-        "last_message_seq": request.broker.messages.max_seq(key),
-    }
-    return {"channel_id": key.id, "channel_type": key.type, **flags, **counts}
-
-
-async def delete(request: Request) -> Any:
-    """POST /channel/delete."""
-    key = _key(request.body, missing=_NO_CHANNEL, no_type="频道类型错误！")
-    if key.type == ChannelType.PERSON:
+async def delete(call: Call, body: ChannelBody) -> Ok:
+    """Disband a channel and delete its members, lists and messages."""
+    if body.channel_type == ChannelType.PERSON:
         raise ApiError(_NOT_FOR_PERSONS, code="person_channel")
-    await request.broker.channels.delete(key)
+    await call.broker.channels.delete(body.key)
     return OK
 
 
-def _members(body: Body, *, default_type: int = 0) -> tuple[ChannelKey, list[str]]:
-    key = _key(body, missing=_NO_CHANNEL, no_type="频道类型错误！", default_type=default_type)
-    if key.type == ChannelType.PERSON:
-        raise ApiError(_NOT_FOR_PERSONS, code="person_channel")
-    uids = body.texts("subscribers", "uids")
-    if not uids:
-        raise ApiError(_NO_MEMBERS, code="missing_field")
-    return key, uids
-
-
-async def subscriber_add(request: Request) -> Any:
-    """POST /channel/subscriber_add; with `temp_subscriber` the members are kept in memory."""
-    body, channels = request.body, request.broker.channels
-    key, uids = _members(body, default_type=ChannelType.GROUP)
-    if not body.flag("temp_subscriber"):
-        await channels.add_members(key, uids, replace=body.flag("reset"))
-    elif body.flag("reset"):
-        channels.set_temp_members(key, uids)
+async def subscriber_add(call: Call, body: MembersBody) -> Ok:
+    """Add members to a channel, which is made if need be."""
+    channels, key = call.broker.channels, body.key
+    if not body.temp_subscriber:
+        await channels.add_members(key, body.subscribers, replace=body.reset)
+    elif body.reset:
+        channels.set_temp_members(key, body.subscribers)
     else:
-        for uid in uids:
+        for uid in body.subscribers:
             channels.add_temp_member(key, uid)
     return OK
 
 
-async def subscriber_set(request: Request) -> Any:
-    """POST /channel/subscriber_set."""
-    key, uids = _members(request.body, default_type=ChannelType.GROUP)
-    await request.broker.channels.add_members(key, uids, replace=True)
+async def subscriber_set(call: Call, body: MembersBody) -> Ok:
+    """Replace the members of a channel."""
+    await call.broker.channels.add_members(body.key, body.subscribers, replace=True)
     return OK
 
 
-async def subscriber_remove(request: Request) -> Any:
-    """POST /channel/subscriber_remove."""
-    body, channels = request.body, request.broker.channels
-    key, uids = _members(body)
-    if body.flag("temp_subscriber"):
-        for uid in uids:
+async def subscriber_remove(call: Call, body: RemovedBody) -> Ok:
+    """Remove members of a channel, and their conversations of it."""
+    channels, key = call.broker.channels, body.key
+    if body.temp_subscriber:
+        for uid in body.subscribers:
             channels.remove_temp_member(key, uid)
     else:
-        await channels.remove_members(key, uids)
+        await channels.remove_members(key, body.subscribers)
     return OK
 
 
-async def subscriber_remove_all(request: Request) -> Any:
-    """POST /channel/subscriber_remove_all."""
-    key = _key(request.body)
-    if key.type == ChannelType.PERSON:
+async def subscriber_remove_all(call: Call, body: ClearBody) -> Ok:
+    """Remove every member of a channel."""
+    if body.channel_type == ChannelType.PERSON:
         raise ApiError("个人频道不支持此操作！", code="person_channel")
-    await request.broker.channels.remove_all_members(key)
+    await call.broker.channels.remove_all_members(body.key)
     return OK
 
 
-async def temp_set(request: Request) -> Any:
-    """POST /tmpchannel/subscriber_set."""
-    body = request.body
-    channel_id = body.new_id("channel_id", missing=_NO_CHANNEL_ID, special=_SPECIAL)
-    uids = body.texts("uids", "subscribers")
-    if not uids:
-        raise ApiError("uids不能为空！", code="missing_field")
-    request.broker.channels.set_temp_members(ChannelKey(channel_id, ChannelType.TEMP), uids)
+async def temp_set(call: Call, body: TempBody) -> Ok:
+    """Replace the members of a temporary channel, in memory."""
+    if not body.uids:
+        raise missing("uids不能为空！")
+    call.broker.channels.set_temp_members(ChannelKey(body.channel_id, ChannelType.TEMP), body.uids)
     return OK
 
 
-ListChange = Callable[[ChannelKey, Sequence[str]], Awaitable[None]]
+async def retention(call: Call, body: RetentionBody) -> Ok:
+    """Say how long a channel keeps its messages."""
 
+    def changed(known: ChannelInfo | None) -> ChannelInfo:
+        return attrs.evolve(known or ChannelInfo(), keep_s=body.keep_seconds, keep_count=body.keep_count)
 
-def _change(pick: Callable[[Any], ListChange], *, may_be_empty: bool = False) -> Handler:
-    """Return the handler of one change of a list."""
-
-    async def handler(request: Request) -> Any:
-        key = _key(request.body, missing=_NO_CHANNEL if may_be_empty else _NO_CHANNEL_ID)
-        uids = request.body.texts("uids", "subscribers")
-        if not uids and not may_be_empty:
-            raise ApiError("uids不能为空！", code="missing_field")
-        await pick(request.broker.channels)(key, uids)
-        return OK
-
-    return handler
-
-
-def _clear(pick: Callable[[Any], Callable[[ChannelKey], Awaitable[None]]]) -> Handler:
-    async def handler(request: Request) -> Any:
-        await pick(request.broker.channels)(_key(request.body))
-        return OK
-
-    return handler
-
-
-def _query_key(request: Request) -> ChannelKey:
-    channel_id = request.query.get("channel_id", "")
-    if not channel_id.strip():
-        raise ApiError(_NO_CHANNEL_ID, code="missing_field")
-    kind = request.number("channel_type")
-    if not 0 < kind < 256:
-        raise ApiError(_NO_TYPE, code="bad_channel_type")
-    return ChannelKey(channel_id, kind)
-
-
-def _listing(pick: Callable[[Any], Callable[[ChannelKey], list[str]]]) -> Handler:
-    async def handler(request: Request) -> Any:
-        uids = pick(request.broker.channels)(_query_key(request))
-        start = request.number("offset")
-        uids = uids[start : start + min(request.number("limit", 10_000), 10_000)]
-        form = request.query.get("format", "objects" if request.broker.compat.whitelist_as_objects else "uids")
-        return [{"uid": uid} for uid in uids] if form == "objects" else uids
-
-    return handler
+    await call.broker.channels.update(body.key, changed, None)
+    return OK
 
 
 ROUTES = (
-    *posts(
-        {
-            "/channel": create,
-            "/channel/info": put_info,
-            "/channel/delete": delete,
-            "/channel/subscriber_add": subscriber_add,
-            "/channel/subscriber_set": subscriber_set,
-            "/channel/subscriber_remove": subscriber_remove,
-            "/channel/subscriber_remove_all": subscriber_remove_all,
-            "/tmpchannel/subscriber_set": temp_set,  # noqa: S108  # a URL
-            "/channel/blacklist_add": _change(lambda channels: channels.add_denied),
-            "/channel/blacklist_set": _change(lambda channels: channels.set_denied, may_be_empty=True),
-            "/channel/blacklist_remove": _change(lambda channels: channels.remove_denied),
-            "/channel/blacklist_remove_all": _clear(lambda channels: channels.remove_all_denied),
-            "/channel/whitelist_add": _change(lambda channels: channels.add_allowed),
-            "/channel/whitelist_set": _change(lambda channels: channels.set_allowed, may_be_empty=True),
-            "/channel/whitelist_remove": _change(lambda channels: channels.remove_allowed),
-            "/channel/whitelist_remove_all": _clear(lambda channels: channels.remove_all_allowed),
-        }
-    ),
-    *gets(
-        {
-            "/channel/info": get_info,
-            "/channel/subscribers": _listing(lambda channels: channels.members),
-            "/channel/blacklist": _listing(lambda channels: channels.denied),
-            "/channel/whitelist": _listing(lambda channels: channels.allowed),
-        }
-    ),
+    post("/channel", create, CreateBody, Ok),
+    post("/channel/info", put_info, InfoBody, Ok),
+    get("/channel/info", get_info, ChannelQuery, ChannelObject | Ok),
+    post("/channel/delete", delete, ChannelBody, Ok),
+    post("/channel/subscriber_add", subscriber_add, MembersBody, Ok),
+    post("/channel/subscriber_set", subscriber_set, MembersBody, Ok),
+    post("/channel/subscriber_remove", subscriber_remove, RemovedBody, Ok),
+    post("/channel/subscriber_remove_all", subscriber_remove_all, ClearBody, Ok),
+    post("/tmpchannel/subscriber_set", temp_set, TempBody, Ok),  # noqa: S108  # a URL
+    post("/channel/retention", retention, RetentionBody, Ok),
 )

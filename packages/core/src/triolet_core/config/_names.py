@@ -63,9 +63,7 @@ _STREAMS = "streamCache.chunkInactivityTimeout ends a stream"
 _NO_CODE = "this server asks for no licence"
 
 _BY_REASON = {
-    "TLS for WebSocket is not served; put a proxy in front and set external.wssAddr": (
-        "wssAddr wssConfig.certFile wssConfig.keyFile"
-    ),
+    "it is the gateway's, which is not installed": "wssAddr wssConfig.certFile wssConfig.keyFile disableJSONRPC",
     _GO: (
         "ginMode deadlockCheck unitTest violent logger.traceMaxMsgCount tmpChannel.cacheCount"
         " messageRetry.workerCount segmentMaxBytes eventPoolSize messagePoolSize deliveryMsgPoolSize handlePoolSize"
@@ -82,9 +80,8 @@ _BY_REASON = {
     ),
     "profiles of the Go program": "pprofOn",
     "the /stress endpoints are not served": "stress",
-    "JSON-RPC is not served": "disableJSONRPC",
     _MANAGER: ("manager.on manager.addr auth.on auth.kind auth.superToken auth.users jwt.secret jwt.expire jwt.issuer"),
-    "the demo pages are not served": "demo.on demo.addr",
+    "the demo chat is at /chatdemo/ of httpAddr": "demo.addr",
     "no outside service is asked": "external.autoGetExternalIP",
     "log what you need with logger.level and collect it": (
         "logger.traceOn logger.loki.url logger.loki.username logger.loki.password"

@@ -23,8 +23,10 @@ What belongs to this node alone and not to a slot has the slot number 0xFFFF.
 | ADDRESS | text (slot 0) | blocked IP address |
 | SYSTEM | packed uid (slot 0) | uid |
 | CONVERSATION | packed uid, type, packed id | conversation record |
-| QUEUE | packed uid, place | message id of a command |
-| QUEUE_TAIL | packed uid | last place given, last place acknowledged |
+| COMMAND | packed uid, place | message id of a command |
+| COMMAND_TAIL | packed uid | last place given, last place acknowledged |
+| QUEUE | packed name of a queue, number | payload |
+| QUEUE_STATE | packed name of a queue | last number, entries, bytes |
 | META (0xFFFF) | name | text or number |
 | LOG (0xFFFF) | message id | slot, channel number, seq: in commit order, and the index by id |
 | CURSOR (0xFFFF) | consumer | message id it has read up to |
@@ -42,7 +44,8 @@ CHANNEL, NAME, COUNTER, MEMBER, DENIED, ALLOWED = 0x01, 0x02, 0x03, 0x04, 0x05, 
 MESSAGE, FLOOR, REVISION, EXPIRY = 0x10, 0x11, 0x12, 0x13
 STREAM, LANE, STREAM_EVENT, EVENT_ID, OPEN_STREAM = 0x18, 0x19, 0x1A, 0x1B, 0x1C
 DEVICE, SYSTEM, BINDING, ADDRESS = 0x20, 0x21, 0x22, 0x23
-CONVERSATION, QUEUE, QUEUE_TAIL = 0x30, 0x31, 0x32
+CONVERSATION, COMMAND, COMMAND_TAIL = 0x30, 0x31, 0x32
+QUEUE, QUEUE_STATE = 0x40, 0x41
 
 NODE = 0xFFFF
 META, LOG, CURSOR = 0x01, 0x02, 0x03
@@ -140,19 +143,19 @@ def addresses() -> bytes:
     return _PREFIX.pack(0, ADDRESS)
 
 
-def queue(uid: str) -> bytes:
+def commands(uid: str) -> bytes:
     """Prefix of the commands that wait for a uid."""
-    return _PREFIX.pack(slot_of(uid), QUEUE) + pack_id(uid)
+    return _PREFIX.pack(slot_of(uid), COMMAND) + pack_id(uid)
 
 
-def queued(uid: str, place: int) -> bytes:
+def command(uid: str, place: int) -> bytes:
     """Key of one waiting command."""
-    return queue(uid) + place.to_bytes(8, "big")
+    return commands(uid) + place.to_bytes(8, "big")
 
 
-def queue_tail(uid: str) -> bytes:
+def command_tail(uid: str) -> bytes:
     """Key of the ends of a uid's queue."""
-    return _PREFIX.pack(slot_of(uid), QUEUE_TAIL) + pack_id(uid)
+    return _PREFIX.pack(slot_of(uid), COMMAND_TAIL) + pack_id(uid)
 
 
 def table(slot: int, table: int) -> bytes:
@@ -188,6 +191,26 @@ def conversations(uid: str) -> bytes:
 def conversation(uid: str, key: ChannelKey) -> bytes:
     """Key of one conversation record."""
     return conversations(uid) + bytes((key.type,)) + pack_id(key.id)
+
+
+def queue(name: str) -> bytes:
+    """Prefix of the entries of a durable queue."""
+    return _PREFIX.pack(slot_of(name), QUEUE) + pack_id(name)
+
+
+def queued(name: str, number: int) -> bytes:
+    """Key of one entry of a durable queue."""
+    return queue(name) + number.to_bytes(8, "big")
+
+
+def number_of_queued(key: bytes) -> int:
+    """Number in the key of an entry of a durable queue."""
+    return int.from_bytes(key[-8:], "big")
+
+
+def queue_state(name: str) -> bytes:
+    """Key of how much a durable queue holds."""
+    return _PREFIX.pack(slot_of(name), QUEUE_STATE) + pack_id(name)
 
 
 def meta(name: str) -> bytes:

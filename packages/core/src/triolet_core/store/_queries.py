@@ -108,17 +108,25 @@ def message_by_id(txn: lmdb.Transaction, message_id: int) -> Message | None:
     return None if entry is None else _logged(txn, entry)
 
 
-def log_after(txn: lmdb.Transaction, message_id: int, limit: int) -> list[Message]:
-    """Return up to `limit` messages stored after the one with `message_id`, in commit order."""
+def log_after(txn: lmdb.Transaction, message_id: int, limit: int, max_bytes: int | None = None) -> list[Message]:
+    """Return up to `limit` messages stored after the one with `message_id`, in commit order.
+
+    The first is returned whatever its size, the others only while the payloads stay within `max_bytes`.
+    """
     found: list[Message] = []
+    size = 0
     with txn.cursor() as cursor:
         if cursor.set_range(keys.log(message_id + 1)):
             for raw, entry in cursor.iternext():
                 if not raw.startswith(keys.LOG_PREFIX) or len(found) == limit:
                     break
                 message = _logged(txn, entry)
-                if message is not None:
-                    found.append(message)
+                if message is None:
+                    continue
+                size += len(message.payload)
+                if found and max_bytes is not None and size > max_bytes:
+                    break
+                found.append(message)
     return found
 
 
@@ -206,9 +214,9 @@ def rows(txn: lmdb.Transaction, prefix: bytes, start: bytes | None = None) -> It
                 yield raw, value
 
 
-def queue(txn: lmdb.Transaction, uid: str, first: int = 0) -> Iterator[tuple[int, int]]:
+def commands(txn: lmdb.Transaction, uid: str, first: int = 0) -> Iterator[tuple[int, int]]:
     """Yield (place, message id) of the commands that wait for a uid from place `first` on, the oldest first."""
-    for raw, value in rows(txn, keys.queue(uid), keys.queued(uid, first)):
+    for raw, value in rows(txn, keys.commands(uid), keys.command(uid, first)):
         yield int.from_bytes(raw[-8:], "big"), int.from_bytes(value, "big")
 
 
@@ -268,3 +276,22 @@ def meta(txn: lmdb.Transaction, name: str) -> bytes | None:
 def cursor_of(txn: lmdb.Transaction, consumer: str) -> int:
     """Return the message id that a consumer has read up to, 0 at first."""
     return int.from_bytes(txn.get(keys.cursor(consumer), b""), "big")
+
+
+def queue_state(txn: lmdb.Transaction, queue: str) -> records.QueueState:
+    """Return how much a durable queue holds."""
+    value = txn.get(keys.queue_state(queue))
+    return records.QueueState() if value is None else records.decode_queue_state(value)
+
+
+def queued(txn: lmdb.Transaction, queue: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """Return up to `limit` entries of a durable queue behind the number `after`, as (number, payload)."""
+    prefix = keys.queue(queue)
+    found: list[tuple[int, bytes]] = []
+    with txn.cursor() as cursor:
+        if cursor.set_range(keys.queued(queue, after + 1)):
+            for raw, payload in cursor.iternext():
+                if not raw.startswith(prefix) or len(found) == limit:
+                    break
+                found.append((keys.number_of_queued(raw), payload))
+    return found

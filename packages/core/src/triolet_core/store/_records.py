@@ -25,6 +25,7 @@ FORMAT = 1
 _MESSAGE = struct.Struct(">QIBBIHHH")
 _LOG = struct.Struct(">HIQ")
 _POSITION = struct.Struct(">QQIIB")
+_QUEUE_STATE = struct.Struct(">QQQ")
 
 
 def encode_message(message: Message) -> bytes:
@@ -189,12 +190,12 @@ def decode_place(value: bytes) -> tuple[int, int]:
     return number, seq
 
 
-def encode_queue_tail(last: int, acknowledged: int) -> bytes:
+def encode_command_tail(last: int, acknowledged: int) -> bytes:
     """Encode the ends of a command queue."""
     return _TAIL.pack(last, acknowledged)
 
 
-def decode_queue_tail(value: bytes | None) -> tuple[int, int]:
+def decode_command_tail(value: bytes | None) -> tuple[int, int]:
     """Return (last place given, last place acknowledged), zeros if there is no queue."""
     if value is None:
         return 0, 0
@@ -326,3 +327,23 @@ def decode_position(value: bytes) -> Position:
         created=created,
         updated=updated,
     )
+
+
+@attrs.frozen(kw_only=True)
+class QueueState:
+    """The last number given in a durable queue, and what it holds."""
+
+    last: int = 0
+    count: int = 0
+    size: int = 0
+
+
+def encode_queue_state(state: QueueState) -> bytes:
+    """Encode the state of a durable queue."""
+    return _QUEUE_STATE.pack(state.last, state.count, state.size)
+
+
+def decode_queue_state(value: bytes) -> QueueState:
+    """Decode the state of a durable queue."""
+    last, count, size = _QUEUE_STATE.unpack(value)
+    return QueueState(last=last, count=count, size=size)

@@ -14,6 +14,7 @@ import lmdb
 from triolet_core.model import REVISED, STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
+from triolet_core.store._queries import queue_state
 
 
 @attrs.define(eq=False)
@@ -160,6 +161,26 @@ class PutCursor:
     message_id: int
 
 
+@attrs.frozen
+class PutQueued:
+    """Add an entry to a durable queue, behind every other."""
+
+    slot: int
+    queue: str
+    number: int
+    payload: bytes
+
+
+@attrs.frozen
+class DropQueued:
+    """Remove the entries `first` to `last` of a durable queue; those that are not there are no error."""
+
+    slot: int
+    queue: str
+    first: int
+    last: int
+
+
 Operation = (
     AppendMessages
     | CreateChannel
@@ -176,6 +197,8 @@ Operation = (
     | DropPosition
     | PutMeta
     | PutCursor
+    | PutQueued
+    | DropQueued
 )
 
 
@@ -311,6 +334,31 @@ def _put_cursor(txn: lmdb.Transaction, op: PutCursor) -> None:
     txn.put(keys.cursor(op.consumer), op.message_id.to_bytes(8, "big"))
 
 
+def _put_queued(txn: lmdb.Transaction, op: PutQueued) -> None:
+    state = queue_state(txn, op.queue)
+    txn.put(keys.queued(op.queue, op.number), op.payload)
+    _put_queue_state(txn, op.queue, last=op.number, count=state.count + 1, size=state.size + len(op.payload))
+
+
+def _drop_queued(txn: lmdb.Transaction, op: DropQueued) -> None:
+    state = queue_state(txn, op.queue)
+    count, size = state.count, state.size
+    first, behind = keys.queued(op.queue, op.first), keys.queued(op.queue, op.last)
+    with txn.cursor() as cursor:
+        found = cursor.set_range(first)
+        while found and first <= cursor.key() <= behind:
+            count -= 1
+            size -= len(cursor.value())
+            cursor.delete()
+            found = cursor.set_range(first)
+    _put_queue_state(txn, op.queue, last=state.last, count=count, size=size)
+
+
+def _put_queue_state(txn: lmdb.Transaction, queue: str, *, last: int, count: int, size: int) -> None:
+    state = records.QueueState(last=last, count=count, size=size)
+    txn.put(keys.queue_state(queue), records.encode_queue_state(state))
+
+
 def delete_range(txn: lmdb.Transaction, prefix: bytes) -> None:
     """Delete every key that begins with `prefix`."""
     with txn.cursor() as cursor:
@@ -336,6 +384,8 @@ _APPLY: dict[type, Callable[[lmdb.Transaction, Any], None]] = {
     DropPosition: _drop_position,
     PutMeta: _put_meta,
     PutCursor: _put_cursor,
+    PutQueued: _put_queued,
+    DropQueued: _drop_queued,
 }
 
 

@@ -88,6 +88,8 @@ class Writer:
         self._log = structlog.get_logger("store")
         self._is_busy = False
         self.is_closed = False
+        self.is_full = False
+        """Whether the last commit found no space."""
         self.commits = 0
         self.committed_weight = 0
 
@@ -177,6 +179,7 @@ class Writer:
 
     async def _commit(self, batch: list[Work]) -> None:
         error = await trio.to_thread.run_sync(self._try, batch, limiter=self._limiter)
+        self.is_full = isinstance(error, StoreFull)
         if error is not None and len(batch) > 1:
             for work in batch:
                 self._finish(work, await trio.to_thread.run_sync(self._try, [work], limiter=self._limiter))

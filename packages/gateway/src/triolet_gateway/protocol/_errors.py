@@ -36,3 +36,20 @@ class NotText(RemoteProtocolError):
 
 class PayloadError(ProtocolError):
     """A payload does not decrypt."""
+
+
+class RequestError(ProtocolError):
+    """One JSON-RPC request cannot be understood; it is answered with an error, and the connection goes on.
+
+    Attributes:
+        code: An error code of JSON-RPC 2.0, section 5.1.
+        detail: What was wrong; holds nothing that the peer sent.
+    """
+
+    def __init__(self, code: int, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(code, detail)
+
+    def __str__(self) -> str:
+        return f"{self.detail} (code {self.code})"

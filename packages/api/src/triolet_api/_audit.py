@@ -1,0 +1,92 @@
+"""Who changed what, from where, with which outcome: a line of JSON per request, in a file that is only added to.
+
+Lines hold no token and no payload. They are collected and written by one task; when the disk cannot follow, lines are
+dropped, counted, and the loss is itself noted.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from triolet_core.model import MAX_ID_BYTES
+
+MOST_WAITING = 100_000
+FLUSH_S = 0.25
+_NAMED = ("channel_id", "channel_type", "uid", "from_uid", "plugin_no", "name", "username")
+"""Fields of a body that say what was changed."""
+
+
+class AuditLog:
+    """Lines that wait, and the file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lines: list[bytes] = []
+        self._wake = trio.Event()
+        self._log = structlog.get_logger("audit")
+        self.dropped = 0
+
+    def note(self, caller: str, address: str, method: str, path: str, body: Any, status: int) -> None:
+        """Add a line."""
+        if self._path is None:
+            return
+        if len(self._lines) >= MOST_WAITING:
+            self.dropped += 1
+            return
+        line: dict[str, Any] = {
+            "at": round(time.time(), 3),
+            "who": caller,
+            "from": address,
+            "what": f"{method} {path}",
+            "status": status,
+        }
+        if isinstance(body, dict):
+            line |= {name: _short(body[name]) for name in _NAMED if isinstance(body.get(name), (str, int))}
+        self._lines.append(msgspec.json.encode(line) + b"\n")
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write for ever; when cancelled, what waits is written first."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                await trio.sleep(FLUSH_S)
+                await self.flush()
+        finally:
+            with trio.move_on_after(2, shield=True):
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        lines, self._lines = self._lines, []
+        if not lines or self._path is None:
+            return
+        if self.dropped:
+            self._log.warning("audit lines were dropped", count=self.dropped)
+            self.dropped = 0
+        try:
+            await trio.to_thread.run_sync(_append, self._path, b"".join(lines))
+        except OSError as exc:
+            self.dropped += len(lines)
+            self._log.error("the audit log cannot be written", detail=exc.strerror)  # no traceback
+
+
+def _short(value: str | int) -> str | int:
+    """Return a value as it may be noted: no longer than an id, and text that can be written."""
+    return value[:MAX_ID_BYTES].encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _append(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)

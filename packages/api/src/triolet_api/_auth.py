@@ -1,0 +1,156 @@
+"""Who calls, and what he may. Source: config.md, section 3; http-api-errors.md, section 5.
+
+Credentials are the managerToken, the super token, or a login token (JWT, HS256, with `exp` and `username`, whose user
+is looked up). Once there are any, the administrator's endpoints ask for them; all others do so as soon as there is a
+managerToken or a super token, or the listener is reachable from outside.
+"""
+
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cachetools
+import jwt
+
+from triolet_api._call import Caller, Route
+from triolet_api._config import ApiConfig
+from triolet_api._errors import ApiError, forbidden
+from triolet_api._users import EVERYTHING, User, parse_user
+from triolet_core import ConfigError, ServerConfig
+
+_BEARER = "Bearer "
+_ALGORITHM = "HS256"
+KNOWN_SECRET = "secret_wukongim"  # noqa: S105  # the reference's default: whoever knows it can make tokens
+SECRET_FILE = "jwt.secret"  # noqa: S105  # a file name
+MAX_FAILED_LOGINS = 5
+FAILED_LOGINS_S = 60.0
+_LOGIN_ADDRESSES = 10_000
+
+
+class Unauthorized(Exception):
+    """No credentials, or wrong ones; `text` says which."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(text)
+
+
+class Authority:
+    """Decides about callers."""
+
+    def __init__(self, config: ApiConfig, server: ServerConfig, secret: str, *, is_exposed: bool) -> None:
+        self._config = config
+        self._secret = secret
+        self._tokens = {
+            token: name
+            for token, name in ((server.auth.manager_token, server.auth.manager_uid), (config.super_token, "super"))
+            if token.strip()
+        }
+        self.users = {user.name: user for user in map(parse_user, config.users)}
+        self._is_off = not config.auth_on or config.auth_kind == "none"
+        self._asks_everybody = bool(self._tokens) or (bool(self.users) and is_exposed)
+        self._failures: cachetools.TTLCache[str, int] = cachetools.TTLCache(_LOGIN_ADDRESSES, FAILED_LOGINS_S)
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there are credentials at all."""
+        return bool(self._tokens or self.users)
+
+    def identify(self, route: Route, headers: Mapping[str, str], query: Mapping[str, str], address: str) -> Caller:
+        """Return who calls.
+
+        Raises:
+            Unauthorized: Credentials are needed and missing or wrong.
+        """
+        asks = not route.is_free and self.is_configured and (self._asks_everybody or route.is_admin)
+        try:
+            name, rights = self._credentials(headers, query)
+        except Unauthorized:
+            if asks:
+                raise
+            return Caller(address=address, rights=EVERYTHING)
+        return Caller(name=name, address=address, rights=EVERYTHING if self._is_off else rights)
+
+    def _credentials(self, headers: Mapping[str, str], query: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+        given = headers.get("authorization", "") or query.get("Authorization", "")
+        bearer = given.removeprefix(_BEARER).strip()
+        for token, name in self._tokens.items():
+            if _same(headers.get("token", ""), token) or _same(bearer, token):
+                return name, EVERYTHING
+        if not bearer or bearer == _BEARER.strip():
+            raise Unauthorized("Invalid token" if given else "Authorization header is required")
+        user = self._user_of(bearer)
+        return user.name, user.rights
+
+    def _user_of(self, token: str) -> User:
+        try:
+            claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], options={"require": ["exp", "username"]})
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("token has invalid claims: token is expired") from None
+        except jwt.InvalidSignatureError:
+            raise Unauthorized("token signature is invalid: signature is invalid") from None
+        except jwt.InvalidTokenError as exc:
+            raise Unauthorized(f"token is malformed: {type(exc).__name__}") from None
+        user = self.users.get(str(claims["username"]))
+        if user is None:
+            raise Unauthorized("Invalid jwt token, username is empty" if not claims["username"] else "unknown user")
+        return user
+
+    def check(self, route: Route, caller: Caller) -> None:
+        """Refuse a caller that has not the right that an endpoint asks for."""
+        if not route.is_free and not caller.may(route.resource, route.action):
+            raise forbidden()
+
+    def login(self, name: str, password: str, address: str, now: float) -> tuple[User, str, int]:
+        """Return the user, his token, and the second it expires.
+
+        Raises:
+            ApiError: Wrong name or password, or too many wrong ones from this address.
+        """
+        if self._failures.get(address, 0) >= MAX_FAILED_LOGINS:
+            raise ApiError("登录失败次数过多", status=429, code="too_many_failures")
+        user = self.users.get(name)
+        if user is None or not user.knows(password):
+            self._failures[address] = self._failures.get(address, 0) + 1
+            raise ApiError("用户名或密码错误", code="bad_login")
+        self._failures.pop(address, None)
+        expires = int(now + self._config.jwt_expire)
+        claims: dict[str, Any] = {
+            "iss": self._config.jwt_issuer,
+            "iat": int(now),
+            "exp": expires,
+            "username": user.name,
+        }
+        return user, jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires
+
+
+def secret_of(config: ApiConfig, server: ServerConfig) -> str:
+    """Return the key of the login tokens: the configured one, or one that is made and kept in rootDir.
+
+    Raises:
+        ConfigError: It is the reference's well-known default.
+    """
+    if config.jwt_secret == KNOWN_SECRET and server.node.mode == "release":
+        raise ConfigError("jwt.secret", "is the default that everybody knows; choose another, or leave it out")
+    if config.jwt_secret or not config.users:
+        return config.jwt_secret or secrets.token_hex(32)
+    path = server.node.root_path / SECRET_FILE
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return _new_secret(path)
+
+
+def _new_secret(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = secrets.token_hex(32)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(made)
+    return made
+
+
+def _same(given: str, expected: str) -> bool:
+    return bool(given) and hmac.compare_digest(given.encode(), expected.encode())

@@ -1,0 +1,152 @@
+"""The OpenAPI 3.1 document, made from the declarations of the endpoints: what is read and what is answered."""
+
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+import attrs
+import msgspec
+from msgspec import UNSET
+
+from triolet_api._answers import Failure
+from triolet_api._call import Route
+from triolet_api._fields import fields_of, schema_of
+
+_REFERENCE = "#/components/schemas/{name}"
+_MANAGER: dict[str, list[str]] = {"managerToken": []}
+_JWT: dict[str, list[str]] = {"bearer": []}
+
+
+def document(routes: Iterable[Route]) -> dict[str, Any]:
+    """Return the document of some endpoints."""
+    shown = [route for route in routes if route.method != "ANY" and not route.is_page]
+    leaves = [leaf for route in shown for leaf in _leaves(route.answer)]
+    schemas, components = msgspec.json.schema_components([*leaves, Failure], ref_template=_REFERENCE)
+    classes = {each.__name__: each for each in _classes([*leaves, Failure])}
+    known = dict(zip(map(repr, leaves), schemas, strict=False))
+    paths: dict[str, Any] = {}
+    for route in shown:
+        operation = _operation(route, None if route.answer is None else _schema(route.answer, known))
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "triolet",
+            "version": metadata.version("triolet-api"),
+            "description": "The HTTP API of a triolet server, which backends written for WuKongIM and LiMaoIM use"
+            " unchanged. Names of members match without regard to case, unknown ones are ignored; numbers may also be"
+            " decimal texts, flags true or false.",
+        },
+        "security": [{}, _MANAGER, _JWT],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": {name: _closed(schema, classes[name]) for name, schema in sorted(components.items())},
+            "securitySchemes": {
+                "managerToken": {"type": "apiKey", "in": "header", "name": "token"},
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+        },
+    }
+
+
+def _leaves(answer: Any) -> Iterator[Any]:
+    """Yield the types that an answer may be, those within a list of alternatives too."""
+    if answer is None:
+        return
+    if isinstance(answer, types.UnionType):
+        for each in typing.get_args(answer):
+            yield from _leaves(each)
+    elif typing.get_origin(answer) is list and isinstance(typing.get_args(answer)[0], types.UnionType):
+        yield from _leaves(typing.get_args(answer)[0])
+    else:
+        yield answer
+
+
+def _schema(answer: Any, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if isinstance(answer, types.UnionType):
+        return {"anyOf": [_schema(each, known) for each in typing.get_args(answer)]}
+    if repr(answer) in known:
+        return known[repr(answer)]
+    return {"type": "array", "items": _schema(typing.get_args(answer)[0], known)}
+
+
+def _classes(found: Iterable[Any]) -> Iterator[type[Any]]:
+    """Yield the attrs classes among some types and within them."""
+    for each in found:
+        if isinstance(each, type) and attrs.has(each):
+            yield each
+            yield from _classes(typing.get_type_hints(each).values())
+        else:
+            yield from _classes(typing.get_args(each))
+
+
+def _closed(schema: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
+    """Drop what the generator says of defaults: an answer holds every member that is not left out on purpose."""
+    properties: Mapping[str, dict[str, Any]] = schema["properties"]
+    return {
+        **schema,
+        "properties": {
+            name: {key: value for key, value in each.items() if key != "default"} for name, each in properties.items()
+        },
+        "required": [each.name for each in attrs.fields(cls) if each.default is not UNSET],
+    }
+
+
+def _operation(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{route.method.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', route.path)}",
+        "summary": route.doc,
+        "tags": [_tag(route)],
+        "parameters": [*_path_parameters(route), *_query_parameters(route)],
+        "responses": _responses(route, answer),
+    }
+    if route.is_free:
+        operation["security"] = [{}]
+    if route.body is not None or route.takes is not None:
+        schema = route.takes if route.takes is not None else schema_of(route.body)  # type: ignore[arg-type]  # not None
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _tag(route: Route) -> str:
+    return route.path.strip("/").partition("/")[0]
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+
+
+def _path_schema(name: str) -> dict[str, Any]:
+    if name == "id":
+        return {"type": "integer", "minimum": 0}
+    if name == "channel_type":
+        return {"type": "integer", "minimum": 0, "maximum": 255}
+    return {"type": "string", "minLength": 1}
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "query", "required": kind.is_required, "schema": kind.schema()}
+        for _, name, kind in (fields_of(route.query) if route.query is not None else ())
+    ]
+
+
+def _responses(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
+    failure = {
+        "description": "it is refused, `msg` says why",
+        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(name="Failure")}}},
+    }
+    done = {"application/json": {"schema": answer}} if answer is not None else {"text/plain": {}}
+    return {
+        "200": {"description": "done", "content": done},
+        "400": failure,
+        "401": {"description": "credentials are missing or wrong"},
+        "4XX": failure,
+        "5XX": failure,
+    }

@@ -1,0 +1,101 @@
+"""The documentation: the OpenAPI document, and a page that shows it from files of this machine."""
+
+import functools
+import mimetypes
+from pathlib import Path
+from typing import Any
+
+import attrs
+import flask_swagger_ui
+import trio
+
+from triolet_api._answers import JSON, Content
+from triolet_api._call import Call, Route
+from triolet_api._config import ApiConfig
+from triolet_api._errors import ApiError
+
+_ASSETS = Path(flask_swagger_ui.__file__).parent / "dist"
+_NAMES = frozenset(
+    {"swagger-ui.css", "index.css", "swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "favicon-32x32.png"}
+)
+_PAGE = b"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>triolet: HTTP API</title>
+<link rel="icon" href="docs/assets/favicon-32x32.png">
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<link rel="stylesheet" href="docs/assets/index.css">
+</head>
+<body>
+<div id="page"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script>
+SwaggerUIBundle({url: "openapi.json", dom_id: "#page", docExpansion: "none", defaultModelsExpandDepth: 0});
+</script>
+</body>
+</html>
+"""
+
+
+@attrs.frozen
+class DocsHealth:
+    """Whether the documentation is served."""
+
+    status: str
+    docs: str
+
+
+async def page(call: Call, query: None) -> Content:
+    """Show this documentation."""
+    return Content(_PAGE, "text/html; charset=utf-8")
+
+
+async def asset(call: Call, query: None) -> Content:
+    """Return a file of the documentation page."""
+    name = call.path["name"]
+    if name not in _NAMES:
+        raise ApiError("not found", status=404, code="not_found")
+    body = await trio.to_thread.run_sync(_read, name)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Content(body, kind, headers=(("Cache-Control", "max-age=86400"),))
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    return (_ASSETS / name).read_bytes()
+
+
+async def openapi(call: Call, query: None) -> Content:
+    """Return the OpenAPI document."""
+    body: bytes = call.services.parts["document"]
+    return Content(body, JSON)
+
+
+async def docs_health(call: Call, query: None) -> DocsHealth:
+    """Say whether the documentation is served."""
+    return DocsHealth("ok", "enabled" if call.services.config.docs_on else "disabled")
+
+
+def _is_on(config: ApiConfig) -> bool:
+    return config.docs_on
+
+
+def _free(path: str, handler: Any, answer: Any = None, *, always: bool = False) -> Route:
+    return Route(
+        method="GET",
+        path=path,
+        handler=handler,
+        answer=answer,
+        is_free=True,
+        mounted=None if always else _is_on,
+    )
+
+
+ROUTES = (
+    _free("/docs", page),
+    _free("/docs/assets/{name}", asset),
+    _free("/openapi.json", openapi),
+    _free("/docs/openapi.json", openapi),
+    _free("/docs/health", docs_health, DocsHealth, always=True),
+)

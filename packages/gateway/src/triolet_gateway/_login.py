@@ -1,0 +1,49 @@
+"""May this client in, and what is it told?"""
+
+import os
+import time
+
+import attrs
+
+from triolet_core import ConnectRequest, Device, ReasonCode
+from triolet_gateway import protocol as wire
+from triolet_gateway._gateway import Gateway
+
+
+@attrs.frozen
+class Login:
+    """A decision: the device, or none and why not. `answer` is for the client in either case."""
+
+    device: Device | None
+    answer: bytes
+    reason: int = ReasonCode.SUCCESS
+    detail: str = ""
+
+
+async def log_in(gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect) -> Login:
+    """Decide about a CONNECT; the connection is READY or CLOSED afterwards."""
+    request = ConnectRequest(
+        uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
+    )
+    reason, level = await gateway.broker.users.authenticate(request)
+    if reason == ReasonCode.SUCCESS and gateway.is_stopping:
+        reason = ReasonCode.SYSTEM_ERROR
+    if reason != ReasonCode.SUCCESS:
+        return Login(None, connection.reject(reason), int(reason))
+    try:
+        answer = connection.accept(
+            os.urandom(32),
+            gateway.salt(),
+            time_diff_ms=_fit(int(time.time() * 1000) - connect.client_timestamp),
+            node_id=gateway.node_id,
+            encrypt=not gateway.config.disable_encryption,
+        )
+    except wire.RemoteProtocolError as exc:
+        return Login(None, exc.answer, exc.reason, exc.detail)
+    device = Device(uid=connect.uid, device_id=connect.device_id, flag=connect.device_flag, level=int(level))
+    return Login(device, answer)
+
+
+def _fit(milliseconds: int) -> int:
+    """Keep a time difference within 64 bits, whatever the client's clock says."""
+    return max(-(2**63), min(milliseconds, 2**63 - 1))

@@ -1,0 +1,130 @@
+"""TLS on a raw non-blocking socket: the library's memory BIOs, so that a connection needs no second task."""
+
+import contextlib
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from triolet_core import ConfigError
+from triolet_gateway._outbox import SocketOutbox
+
+_CHUNK = 65536
+_CERTIFICATES = "wssConfig.certFile, wssConfig.keyFile"
+
+
+class Certificates:
+    """The certificate in use. A new one is for new connections; those that are open keep theirs."""
+
+    def __init__(self, cert_file: str, key_file: str) -> None:
+        """Load the files.
+
+        Raises:
+            ConfigError: They cannot be used.
+        """
+        if not (cert_file and key_file):
+            raise ConfigError(_CERTIFICATES, "TLS needs a certificate and its key")
+        self._cert_file = Path(cert_file)
+        self._key_file = Path(key_file)
+        self.context = self._load()
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        try:
+            context.load_cert_chain(self._cert_file, self._key_file)
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError(_CERTIFICATES, f"cannot be used: {exc}") from exc
+        return context
+
+    async def reload(self) -> None:
+        """Read the files again, in a thread.
+
+        Raises:
+            ConfigError: They cannot be used; the certificate stays as it was.
+        """
+        self.context = await trio.to_thread.run_sync(self._load)
+
+    async def reload_on_signal(self, log: Any) -> None:
+        """Reload with each SIGHUP. Outside of the main thread no signal can be received: returns at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
+            async for _ in signals:
+                try:
+                    await self.reload()
+                except ConfigError as exc:
+                    log.error("certificate kept", problem=str(exc))
+                else:
+                    log.info("certificate reloaded")
+
+
+class TlsOutbox(SocketOutbox):
+    """Outbox of a socket with TLS, and the way in as well."""
+
+    __slots__ = ("_incoming", "_is_open", "_outgoing", "_tls")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        limit: int,
+        start: Callable[[Callable[[], object]], object],
+        context: ssl.SSLContext,
+    ) -> None:
+        super().__init__(sock, limit, start)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._is_open = False
+
+    def receive(self, data: bytes) -> Iterator[bytes]:
+        """Take bytes of the socket; yields what they say, as far as it is there. b"" is the peer's good-bye.
+
+        Raises:
+            ssl.SSLError: The peer does not speak TLS, or not as it should; an alert is on its way.
+        """
+        if self._is_finished:
+            return
+        self._incoming.write(data)
+        try:
+            if not self._is_open:
+                self._tls.do_handshake()
+                self._is_open = True
+            while True:
+                chunk = self._tls.read(_CHUNK)
+                yield chunk
+                if not chunk:
+                    return
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLZeroReturnError:
+            yield b""
+        finally:
+            self._flush()
+
+    def write(self, frames: Sequence[bytes]) -> bool:
+        """Encrypt frames and send them in one call."""
+        if not self._is_open or self._is_finished:
+            return False
+        try:
+            self._tls.write(b"".join(frames))
+        except ssl.SSLError:
+            return False
+        return self._flush()
+
+    def finish(self) -> None:
+        """Say good-bye in TLS, then half-close once everything is out."""
+        if self._is_open and not self._is_finished:
+            with contextlib.suppress(ssl.SSLError):  # it wants the peer's good-bye, which nobody waits for
+                self._tls.unwrap()
+            self._flush()
+        super().finish()
+
+    def _flush(self) -> bool:
+        data = self._outgoing.read()
+        return super().write([data]) if data else True

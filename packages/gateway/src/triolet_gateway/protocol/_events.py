@@ -1,0 +1,176 @@
+"""What a connection tells: one record per thing that the peer did."""
+
+import attrs
+
+from triolet_core.model import NO_PERSIST
+from triolet_gateway.protocol import _frames
+from triolet_gateway.protocol._hot import Mark, Read, SendFields
+
+
+@attrs.define
+class ConnectReceived:
+    """A client wants in."""
+
+    connect: _frames.Connect
+
+
+@attrs.define(eq=False)
+class SendReceived:
+    """A message; decrypted, or with the reason to refuse it."""
+
+    send: _frames.Send
+    refusal: int = 0
+
+
+@attrs.define
+class RecvAckReceived:
+    """A message was received."""
+
+    recvack: _frames.RecvAck
+
+
+@attrs.define
+class PingReceived:
+    """Wants a PONG."""
+
+
+@attrs.define
+class SubReceived:
+    """Wants a SUBACK."""
+
+    sub: _frames.Sub
+
+
+@attrs.define
+class DisconnectReceived:
+    """The peer says good-bye."""
+
+    disconnect: _frames.Disconnect
+
+
+@attrs.define
+class ClosedByPeer:
+    """The stream has ended."""
+
+
+@attrs.define
+class ConnAckReceived:
+    """The server has decided."""
+
+    connack: _frames.ConnAck
+
+
+@attrs.define
+class SendAckReceived:
+    """A message was accepted or refused."""
+
+    sendack: _frames.SendAck
+
+
+@attrs.define
+class RecvReceived:
+    """A message; checked and decrypted."""
+
+    recv: _frames.Recv
+
+
+@attrs.define
+class PongReceived:
+    """Answer to a PING."""
+
+
+@attrs.define
+class SubAckReceived:
+    """Answer to a SUB."""
+
+    suback: _frames.SubAck
+
+
+@attrs.define
+class EventReceived:
+    """An EVENT."""
+
+    event: _frames.EventFrame
+
+
+@attrs.define
+class AnswerReady:
+    """A JSON-RPC request was answered without anybody having to decide."""
+
+    answer: bytes = attrs.field(repr=False)
+    """What to send, possibly nothing yet."""
+    error: str = ""
+    """What was wrong with the request, for the log; empty if nothing was."""
+
+
+Event = (
+    ConnectReceived
+    | SendReceived
+    | RecvAckReceived
+    | PingReceived
+    | SubReceived
+    | DisconnectReceived
+    | ClosedByPeer
+    | ConnAckReceived
+    | SendAckReceived
+    | RecvReceived
+    | PongReceived
+    | SubAckReceived
+    | EventReceived
+    | AnswerReady
+)
+
+
+@attrs.define(eq=False)
+class Batch:
+    """What one read brought, by kind; within a kind in order."""
+
+    sends: list[SendFields] = attrs.Factory(list)
+    marks: list[Mark] = attrs.Factory(list)
+    """One of each SEND, for its SENDACK."""
+    acked: list[int] = attrs.Factory(list)
+    """Message ids of the RECVACKs that end repetition."""
+    recvacks: int = 0
+    pings: int = 0
+    events: list[Event] = attrs.Factory(list)
+    """Everything else."""
+
+    def __len__(self) -> int:
+        """Return how many packets came."""
+        return len(self.sends) + self.recvacks + self.pings + len(self.events)
+
+    def extend(self, found: Read) -> None:
+        """Add what the hot path has read."""
+        _, sends, marks, acked, recvacks, pings = found
+        self.sends += sends
+        self.marks += marks
+        self.acked += acked
+        self.recvacks += recvacks
+        self.pings += pings
+
+    def append(self, event: Event) -> None:
+        """Sort one event in."""
+        match event:
+            case SendReceived(send=send, refusal=refusal):
+                self.sends.append(
+                    (
+                        send.channel_id,
+                        send.channel_type,
+                        send.payload,
+                        send.client_msg_no,
+                        send.flags,
+                        send.setting,
+                        send.expire,
+                        send.topic,
+                        refusal,
+                    )
+                )
+                self.marks.append((send.client_seq, send.flags))
+            case RecvAckReceived(recvack=recvack):
+                self.recvacks += 1
+                if not recvack.flags & NO_PERSIST:
+                    self.acked.append(recvack.message_id)
+            case PingReceived():
+                self.pings += 1
+            case _:
+                self.events.append(event)

@@ -1,0 +1,1 @@
+"""The gRPC messages: `wkhook.proto`, and what the build makes from it."""

@@ -1,0 +1,92 @@
+"""The document that the server describes itself with: valid, and what the contract promises to backends.
+
+`contract.json` is made from our description of the reference's API by `tools/openapi_digest.py`.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from tools.openapi_digest import Digest, digest
+
+from triolet_api._openapi import document
+from triolet_api.routes import ROUTES
+
+HERE = Path(__file__).parent
+CONTRACT: Digest = json.loads((HERE / "contract.json").read_text())
+
+
+def differences(contract: Digest, ours: Digest) -> Iterator[str]:
+    """Yield a line for each difference that a backend could notice."""
+    for name in sorted(contract.keys() | ours.keys()):
+        if name not in ours:
+            yield f"{name}: missing"
+        elif name not in contract:
+            yield f"{name}: added"
+        else:
+            for part in ("query", "request", "answer"):
+                for line in members(part, contract[name].get(part, {}), ours[name].get(part, {})):
+                    yield f"{name} {part}: {line}"
+
+
+def members(part: str, theirs: dict[str, str], ours: dict[str, str]) -> Iterator[str]:
+    """Yield the differences of the members of one part, without what is inside of those that one side lacks."""
+    for name in sorted(theirs.keys() | ours.keys()):
+        if holder(name) and not (holder(name) in theirs and holder(name) in ours):
+            continue
+        if name not in ours:
+            yield f"{name} missing"
+        elif name not in theirs:
+            if not name.endswith(("[]", "{}")):  # the contract leaves open what a list holds
+                yield f"{name} added" + (", required" if part != "answer" and ours[name].endswith("!") else "")
+        else:
+            yield from (f"{name} {each}" for each in changes(part, theirs[name], ours[name]))
+
+
+def holder(name: str) -> str:
+    """Return the path of the member that holds another, empty for the outermost."""
+    return name[:-2] if name.endswith(("[]", "{}")) else name.rpartition(".")[0]
+
+
+def changes(part: str, theirs: str, ours: str) -> Iterator[str]:
+    """Yield how one member differs: requests may be taken more generously, answers may promise more.
+
+    The kinds of queries say nothing: they are all texts.
+    """
+    if part == "answer":
+        theirs, ours = ours, theirs
+    given, accepted = set(theirs.rstrip("!").split()), set(ours.rstrip("!").split())
+    if part != "query" and "any" not in accepted and not given <= accepted:
+        yield " ".join(sorted(given - accepted)) + (" may come" if part == "answer" else " not taken")
+    if ours.endswith("!") and not theirs.endswith("!"):
+        yield "may be left out" if part == "answer" else "required"
+
+
+def known_differences() -> list[str]:
+    """Return the lines of the list; each paragraph begins with its reason, `*` stands for anything."""
+    lines = (HERE / "known_differences.txt").read_text().splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def fits(line: str, pattern: str) -> bool:
+    """Whether a difference is the one that a line of the list means."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), line) is not None
+
+
+def test_the_document_is_valid() -> None:
+    """OpenAPI 3.1, with the schemas of the bodies."""
+    assert [error.message for error in OpenAPIV31SpecValidator(document(ROUTES)).iter_errors()] == []
+
+
+def test_every_difference_from_the_contract_is_a_known_one() -> None:
+    """A new one fails here, and so does a line that is true no longer."""
+    found, known = list(differences(CONTRACT, digest(document(ROUTES)))), known_differences()
+    assert [line for line in found if not any(fits(line, pattern) for pattern in known)] == []
+    assert [pattern for pattern in known if not any(fits(line, pattern) for line in found)] == []
+
+
+def test_every_known_difference_has_a_reason() -> None:
+    for paragraph in (HERE / "known_differences.txt").read_text().strip().split("\n\n"):
+        assert paragraph.startswith("# ")
