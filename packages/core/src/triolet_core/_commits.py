@@ -93,7 +93,11 @@ class CommitLog:
         del self._tail[:count]
 
     def forget(self, channel: ChannelKey) -> None:
-        """Keep no messages of a channel in memory: they were deleted from the store, or changed in it."""
+        """Keep no messages of a channel in memory: some were deleted from the store, or changed in it.
+
+        Nobody misses one: what is behind them is read from the store again.
+        """
         gone = {channel, command_channel(channel)}
-        self._tail = [message for message in self._tail if message.channel not in gone]
-        self._tail_bytes = sum(len(message.payload) for message in self._tail)
+        count = next((at for at in range(len(self._tail), 0, -1) if self._tail[at - 1].channel in gone), 0)
+        if count:
+            self._drop(count)
