@@ -56,7 +56,15 @@ async def test_a_record_of_any_table_that_is_damaged_is_found(tmp_path: Path) ->
     async with open_test_broker(tmp_path) as broker:
         await use_everything(broker)
         env = broker._store.env  # the damage has to be done somewhere
-        damaged = (keys.REVISION, keys.EXPIRY, keys.STREAM, keys.LANE, keys.STREAM_EVENT, keys.BINDING, keys.COMMAND_TAIL)
+        damaged = (
+            keys.REVISION,
+            keys.EXPIRY,
+            keys.STREAM,
+            keys.LANE,
+            keys.STREAM_EVENT,
+            keys.BINDING,
+            keys.COMMAND_TAIL,
+        )
         with env.begin(write=True) as txn, txn.cursor() as cursor:
             for key, _ in tuple(cursor):
                 if key[2] in damaged and int.from_bytes(key[:2], "big") != keys.NODE:
