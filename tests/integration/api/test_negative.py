@@ -106,6 +106,9 @@ VALID: dict[str, Any] = {
     "/plugin/unbind": {"plugin_no": "p", "uid": "a"},
     "/plugin/uninstall": {"plugin_no": "p", "node_id": 1001},
     "/plugins/wk.plugin.search/usersearch": {"uid": "a", "keyword": "hello", "limit": 5, "page": 1},
+    "/webhook/dead/resend": {"ids": [1]},
+    "/webhook/dead/drop": {"ids": [1]},
+    "/datasource/invalidate": _GROUP,
     "/cluster/slots/{id}/migrate": _MOVE,
     "/cluster/slots/{id}/election": None,
     "/cluster/channels/{channel_id}/{channel_type}/start": None,
@@ -135,8 +138,11 @@ REFUSED = {
     "/cluster/channels/{channel_id}/{channel_type}/migrate",
     "/ext/v1/messages/recall",
     "/ext/v1/messages/modify",
+    "/webhook/dead/resend",
+    "/webhook/dead/drop",
+    "/datasource/invalidate",
 }
-"""Endpoints whose good body is refused on this server: the message, the user or a second node does not exist."""
+"""Endpoints whose good body is refused on this server: what they are about, a message or a plugin, is not there."""
 ENDED = {"/stream/chunk", "/streammessage/end", "/stream/end", "/stream/close"}
 """Endpoints of a stream that another endpoint's good body may have ended."""
 

@@ -35,6 +35,7 @@ async def use_everything(broker: Broker) -> None:
     await broker.queues.append("webhook.dead", [b"x"])
     await broker.conversations.set_unread("b", AB, 1)
     await broker.commits.acknowledge("webhook", receipt.message_id)
+    await broker.queues.append("letters", [b"x"])
 
 
 async def check(directory: Path) -> cli_store.StoreReport:

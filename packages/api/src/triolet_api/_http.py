@@ -105,6 +105,8 @@ class _Parser:
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self._now.headers.append((name, value))
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > self._max_body_bytes:
+            raise TooLong
         if name == b"expect" and value.lower() == b"100-continue":
             self.wants_continue = True
 
@@ -187,15 +189,23 @@ class _Connection:
         try:
             self._parser.feed(data)
         except TooLong:
-            await self._refuse(413)
+            await self._part(413)
             return False
         except httptools.HttpParserError:
-            await self._refuse(400)
+            await self._part(400)
             return False
         if self._parser.wants_continue and not self._parser.whole:
             self._parser.wants_continue = False
             await self._send(_CONTINUE)
         return True
+
+    async def _part(self, status: int) -> None:
+        """Refuse, and read on for a moment: a client that still sends would lose the answer to a reset."""
+        await self._refuse(status)
+        self._sock.shutdown(socket.SHUT_WR)
+        with trio.move_on_after(LAST_WORD_S):
+            while await self._sock.recv(READ_BYTES):
+                pass
 
     async def _refuse(self, status: int) -> None:
         body = b'{"msg":"%s","status":%d}' % (http.HTTPStatus(status).phrase.encode(), status)

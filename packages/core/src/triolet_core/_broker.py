@@ -29,7 +29,6 @@ from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
 from triolet_core.hooks import Hooks
-from triolet_core.model import ChannelKey, plain_channel
 from triolet_core.store import Store, Work, open_store
 
 
@@ -197,12 +196,12 @@ class _AfterCommit:
 
     async def __call__(self, batch: Sequence[Work]) -> None:
         deliveries: list[Delivery] = []
-        revised: set[ChannelKey] = set()
+        is_changed = False
+        """Whether messages that are stored already were changed, too."""
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
-                if work.before is not None:
-                    revised.update(plain_channel(judged.channel) for judged in work.judged)
+                is_changed = is_changed or work.before is not None
                 if self._streams is not None:
                     for channel, client_msg_no in work.streams:
                         self._streams.remember(channel, client_msg_no)
@@ -210,6 +209,6 @@ class _AfterCommit:
             stored = [delivery.message for delivery in deliveries if delivery.message.seq]
             if stored:
                 self._commits.announce(stored)
-            for channel in revised:
-                self._commits.forget(channel)
+            if is_changed:
+                self._commits.forget()
             await self._lanes.hand_over(deliveries)

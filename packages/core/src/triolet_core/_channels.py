@@ -12,7 +12,15 @@ from triolet_core._facts import KnownFacts
 from triolet_core._members import NamedMembers, drop_positions, open_positions
 from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks
-from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, listed_channel, parent_of
+from triolet_core.model import (
+    ChannelInfo,
+    ChannelKey,
+    ChannelType,
+    ReasonCode,
+    ends_of,
+    listed_channel,
+    parent_of,
+)
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store._sealer import Sealer
@@ -28,7 +36,7 @@ class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
     def __init__(
-        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[ChannelKey], None] | None = None
+        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[], None] | None = None
     ) -> None:
         self._store = store
         self._wiped = wiped
@@ -236,7 +244,7 @@ class Channels:
 
         def after() -> None:
             if self._wiped is not None:
-                self._wiped(key)
+                self._wiped()
             self.forget(key)
 
         await self._store.writer.change(function, after=after)
