@@ -12,6 +12,7 @@ from triolet_api._call import Call, Nothing, post
 from triolet_api._errors import BAD_FORMAT, ApiError, missing
 from triolet_api._fields import Anything, Flag, Number, Object, Payload, Text, Texts, field, read_object, schema_of
 from triolet_api._fields import ChannelType as TypeField
+from triolet_api.routes._event import UNKNOWN_V1, add_events, json_of
 from triolet_core import SYSTEM_UID, ChannelKey, ChannelType, Device, Draft, EventDraft, ReasonCode, Receipt
 from triolet_core.model import (
     COMMAND_SUFFIX,
@@ -138,17 +139,19 @@ async def send(call: Call, body: SendBody) -> Any:
 
 async def _send_piece(call: Call, body: SendBody) -> Sent:
     """A message with a stream number is a piece of that stream and no message of its own."""
+    payload = body.data(call)
     key = channel_key(body.from_uid or SYSTEM_UID, body.channel_id, body.channel_type)
-    receipt = await call.broker.streams.add(
-        EventDraft(
-            channel=key,
-            client_msg_no=body.stream_no,
-            event_id=body.client_msg_no or uuid.uuid4().hex,
-            event_type="stream.delta",
-            from_uid=body.from_uid,
-            payload=_piece(body.data(call)),
-        )
+    if call.broker.streams.state(key, body.stream_no) is None:
+        raise ApiError(UNKNOWN_V1, code="no_stream")
+    draft = EventDraft(
+        channel=key,
+        client_msg_no=body.stream_no,
+        event_id=body.client_msg_no or uuid.uuid4().hex,
+        event_type="stream.delta",
+        from_uid=body.from_uid,
+        payload=_piece(payload),
     )
+    receipt = await add_events(call, draft)
     return _sent(receipt.message_id, 0, receipt.event_id)
 
 
@@ -165,9 +168,8 @@ def _sent(message_id: int, seq: int, client_msg_no: str) -> Sent:
 
 def _piece(payload: bytes) -> Any:
     """Return a payload as a delta: the text of a JSON message is joined, what is no text is kept as it is."""
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError):
+    value = json_of(payload)
+    if value is None:
         return {"kind": "base64", "data": base64.b64encode(payload).decode()}
     content = value.get("content") if isinstance(value, dict) else value
     return {"kind": "text", "delta": content} if isinstance(content, str) else value
