@@ -142,7 +142,7 @@ def _responses(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
         "description": "it is refused, `msg` says why",
         "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(name="Failure")}}},
     }
-    done = {"application/json": {"schema": answer}} if answer is not None else {"text/plain": {}}
+    done = {"application/json": {"schema": answer}} if answer is not None else {route.media: {}}
     return {
         "200": {"description": "done", "content": done},
         "400": failure,

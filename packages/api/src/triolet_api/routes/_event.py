@@ -2,14 +2,14 @@
 
 import json
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
 from triolet_api._answers import OK, Ok
 from triolet_api._call import Call, ask, key_for, post
 from triolet_api._errors import ApiError, missing
-from triolet_api._fields import Anything, Flag, Number, Object, Text, field
+from triolet_api._fields import Anything, Flag, Needs, Number, Object, Text, field
 from triolet_api._fields import ChannelType as TypeField
 from triolet_api.routes._send import (
     CANNOT_SEND,
@@ -93,6 +93,8 @@ class StreamBody(ContentBody):
 @attrs.frozen(kw_only=True)
 class ChunkBody(ContentBody):
     """A piece of a stream."""
+
+    NEEDS: ClassVar[Needs] = (("payload", "content", "end"),)
 
     stream_no: str = field(Text(missing=_NO_STREAM_NO))
     channel_id: str = field(Text(missing=_NO_CHANNEL))

@@ -3,14 +3,26 @@
 import base64
 import json
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
 from triolet_api._answers import Failure, Ok
 from triolet_api._call import Call, Nothing, post
 from triolet_api._errors import BAD_FORMAT, ApiError, missing
-from triolet_api._fields import Anything, Flag, Number, Object, Payload, Text, Texts, field, read_object, schema_of
+from triolet_api._fields import (
+    Anything,
+    Flag,
+    Needs,
+    Number,
+    Object,
+    Payload,
+    Text,
+    Texts,
+    field,
+    read_object,
+    schema_of,
+)
 from triolet_api._fields import ChannelType as TypeField
 from triolet_core import SYSTEM_UID, ChannelKey, ChannelType, Device, Draft, EventDraft, ReasonCode, Receipt
 from triolet_core.model import (
@@ -47,6 +59,8 @@ class HeaderBody:
 class ContentBody:
     """What is sent: a payload, or `content` with a `type`, of which a JSON payload is made."""
 
+    NEEDS: ClassVar[Needs] = (("payload", "content"),)
+
     payload: bytes = field(Payload())
     content: Any = field(Anything(doc="text or object, where there is no payload"))
     type: int = field(Number(default=1))
@@ -73,6 +87,8 @@ class ContentBody:
 @attrs.frozen(kw_only=True)
 class SendBody(ContentBody):
     """A message to a channel, or to listed users."""
+
+    NEEDS: ClassVar[Needs] = (*ContentBody.NEEDS, ("channel_id", "subscribers"))
 
     header: HeaderBody = field(Object(of=HeaderBody))
     client_msg_no: str = field(Text(doc="made if it is absent; a repeat answers the first message"))
