@@ -13,25 +13,25 @@ from triolet_api._fields import Anything, Flag, Needs, Number, Object, Text, fie
 from triolet_api._fields import ChannelType as TypeField
 from triolet_api.routes._send import (
     CANNOT_SEND,
+    CLOSED,
+    MISMATCH,
     NO_PAYLOAD,
     ContentBody,
     HeaderBody,
     Sent,
     SentData,
+    add_event,
     check_target,
     sending_key,
 )
 from triolet_core import (
     SYSTEM_UID,
     ChannelKey,
-    ChannelMismatch,
     Device,
     Draft,
     EventDraft,
     EventReceipt,
     ReasonCode,
-    StreamClosed,
-    StreamLimit,
     StreamState,
 )
 from triolet_core.model import SETTING_STREAM
@@ -39,7 +39,7 @@ from triolet_core.model import SETTING_STREAM
 _NO_CHANNEL = "channel_id不能为空！"
 _NO_NUMBER = "client_msg_no不能为空！"
 _NO_STREAM_NO = "stream_no不能为空！"
-UNKNOWN, CLOSED, MISMATCH = "流不存在！", "流已关闭！", "流的频道不匹配！"
+UNKNOWN = "流不存在！"
 _MAIN = "main"
 _OLD_ENDS = {"___textmessageend": "stream.finish"}
 _OLD_STARTS = frozenset({"___textmessagestart"})
@@ -244,7 +244,7 @@ async def add(call: Call, body: EventBody) -> EventAnswer:
         occurred_at=body.occurred_at,
         payload=body.payload,
     )
-    receipt = await _add(call, draft, closed="stream closed", mismatch="message event channel mismatch")
+    receipt = await add_event(call, draft, closed="stream closed", mismatch="message event channel mismatch")
     return EventAnswer(data=_event_data(body, receipt))
 
 
@@ -259,17 +259,6 @@ def _event_data(body: EventBody | OldEventBody, receipt: EventReceipt) -> EventD
         channel_type=body.channel_type,
         from_uid=receipt.from_uid,
     )
-
-
-async def _add(call: Call, draft: EventDraft, *, closed: str = CLOSED, mismatch: str = MISMATCH) -> EventReceipt:
-    try:
-        return await call.broker.streams.add(draft)
-    except StreamClosed:
-        raise ApiError(closed, code="stream_closed") from None
-    except ChannelMismatch:
-        raise ApiError(mismatch, code="channel_mismatch") from None
-    except StreamLimit as exc:
-        raise ApiError(str(exc), status=429, code="stream_limit") from None
 
 
 async def event_sync(call: Call, body: EventSyncBody) -> EventPageAnswer:
@@ -396,7 +385,7 @@ async def chunk(call: Call, body: ChunkBody) -> ChunkAnswer:
             from_uid=body.from_uid,
             payload=payload,
         )
-        status = (await _add(call, draft)).status
+        status = (await add_event(call, draft)).status
     if body.end:
         status = (await _close(call, key, body.stream_no, body.from_uid, body.end_reason)).status
     return ChunkAnswer(data=ChunkData(stream_no=body.stream_no, chunk_id=chunk_id, stream_status=status))
@@ -421,7 +410,7 @@ async def _close(call: Call, key: ChannelKey, stream_no: str, from_uid: str, end
         from_uid=from_uid,
         payload={"end_reason": end_reason},
     )
-    return await _add(call, draft)
+    return await add_event(call, draft)
 
 
 async def end(call: Call, body: StreamEndBody) -> Ok:
@@ -470,7 +459,7 @@ async def old_event(call: Call, body: OldEventBody) -> Ok:
         payload=payload,
         shown_type=body.event.type,
     )
-    await _add(call, draft)
+    await add_event(call, draft)
     return OK
 
 

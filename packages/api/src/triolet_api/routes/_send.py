@@ -24,7 +24,20 @@ from triolet_api._fields import (
     schema_of,
 )
 from triolet_api._fields import ChannelType as TypeField
-from triolet_core import SYSTEM_UID, ChannelKey, ChannelType, Device, Draft, EventDraft, ReasonCode, Receipt
+from triolet_core import (
+    SYSTEM_UID,
+    ChannelKey,
+    ChannelMismatch,
+    ChannelType,
+    Device,
+    Draft,
+    EventDraft,
+    EventReceipt,
+    ReasonCode,
+    Receipt,
+    StreamClosed,
+    StreamLimit,
+)
 from triolet_core.model import (
     COMMAND_SUFFIX,
     FORBIDDEN_ID_CHARACTERS,
@@ -37,6 +50,7 @@ from triolet_core.model import (
 
 NO_PAYLOAD = "payload不能为空！"
 CANNOT_SEND = "无法处理发送消息请求！"
+CLOSED, MISMATCH = "流已关闭！", "流的频道不匹配！"
 MAX_BATCH = 1000
 _TELLS_STATUS = {ReasonCode.BAN, ReasonCode.DISBAND}
 
@@ -154,18 +168,36 @@ async def send(call: Call, body: SendBody) -> Any:
 
 async def _send_piece(call: Call, body: SendBody) -> Sent:
     """A message with a stream number is a piece of that stream and no message of its own."""
+    if not body.channel_id:
+        raise ApiError(CANNOT_SEND, code="channel_or_subscribers")
+    check_target(body.channel_id, body.channel_type, body.from_uid)
     key = channel_key(body.from_uid or SYSTEM_UID, body.channel_id, body.channel_type)
-    receipt = await call.broker.streams.add(
-        EventDraft(
-            channel=key,
-            client_msg_no=body.stream_no,
-            event_id=body.client_msg_no or uuid.uuid4().hex,
-            event_type="stream.delta",
-            from_uid=body.from_uid,
-            payload=_piece(body.data(call)),
-        )
+    draft = EventDraft(
+        channel=key,
+        client_msg_no=body.stream_no,
+        event_id=body.client_msg_no or uuid.uuid4().hex,
+        event_type="stream.delta",
+        from_uid=body.from_uid,
+        payload=_piece(body.data(call)),
     )
+    receipt = await add_event(call, draft)
     return _sent(receipt.message_id, 0, receipt.event_id)
+
+
+async def add_event(call: Call, draft: EventDraft, *, closed: str = CLOSED, mismatch: str = MISMATCH) -> EventReceipt:
+    """Add an event to a message.
+
+    Raises:
+        ApiError: Its stream has ended, is that of another channel, or is full.
+    """
+    try:
+        return await call.broker.streams.add(draft)
+    except StreamClosed:
+        raise ApiError(closed, code="stream_closed") from None
+    except ChannelMismatch:
+        raise ApiError(mismatch, code="channel_mismatch") from None
+    except StreamLimit as exc:
+        raise ApiError(str(exc), status=429, code="stream_limit") from None
 
 
 def _sent(message_id: int, seq: int, client_msg_no: str) -> Sent:
