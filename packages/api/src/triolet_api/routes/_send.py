@@ -24,7 +24,7 @@ from triolet_api._fields import (
     schema_of,
 )
 from triolet_api._fields import ChannelType as TypeField
-from triolet_api.routes._event import UNKNOWN_V1, add_events, json_of
+from triolet_api.routes._event import MISMATCH, UNKNOWN_V1, add_events, json_of
 from triolet_core import SYSTEM_UID, ChannelKey, ChannelType, Device, Draft, EventDraft, ReasonCode, Receipt
 from triolet_core.model import (
     COMMAND_SUFFIX,
@@ -38,7 +38,6 @@ from triolet_core.model import (
 
 NO_PAYLOAD = "payload不能为空！"
 CANNOT_SEND = "无法处理发送消息请求！"
-CLOSED, MISMATCH = "流已关闭！", "流的频道不匹配！"
 MAX_BATCH = 1000
 _TELLS_STATUS = {ReasonCode.BAN, ReasonCode.DISBAND}
 
@@ -161,6 +160,8 @@ async def _send_piece(call: Call, body: SendBody) -> Sent:
         raise ApiError(CANNOT_SEND, code="channel_or_subscribers")
     check_target(body.channel_id, body.channel_type, body.from_uid)
     key = channel_key(body.from_uid or SYSTEM_UID, body.channel_id, body.channel_type)
+    if call.broker.streams.channel_of(body.stream_no) not in (None, key):
+        raise ApiError(MISMATCH, code="channel_mismatch")
     if call.broker.streams.state(key, body.stream_no) is None:
         raise ApiError(UNKNOWN_V1, code="no_stream")
     draft = EventDraft(
