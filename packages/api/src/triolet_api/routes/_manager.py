@@ -158,7 +158,7 @@ class ExportedLists:
 async def login(call: Call, body: LoginBody) -> Login:
     """Log in; the answer's token goes into `Authorization: Bearer`."""
     authority: Authority = call.services.parts["authority"]
-    user, token, expires = authority.login(body.username, body.password, call.caller.address, time.time())
+    user, token, expires = await authority.login(body.username, body.password, call.caller.address, time.time())
     return Login(
         username=user.name,
         token=token,
