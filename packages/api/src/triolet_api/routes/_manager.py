@@ -171,7 +171,7 @@ async def login(call: Call, body: LoginBody) -> Login:
 
 def _tags(call: Call) -> Mapping[str, Tag]:
     here = node_id(call)
-    started = datetime.datetime.fromtimestamp(call.broker.started_at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    started = datetime.datetime.fromtimestamp(call.broker.started_at, datetime.UTC).strftime("%Y-%m-%d %H:%M")
     tags = {}
     for key, facts in call.broker.channels.cached_channels():
         uids = sorted(facts.members)
