@@ -32,9 +32,9 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     """Serve HTTP until the host asks for an end, then finish the requests under way."""
     host, port = parse_address("httpAddr", context.config.http_addr)
     _check_exposure(context, host)
+    service = _service(context, is_exposed=not is_loopback(host))
     listener = _listen(host, port)
     bound = listener.getsockname()
-    service = _service(context, is_exposed=not is_loopback(host))
     front = Front(service, ROUTES, build(service))  # type: ignore[arg-type]  # Quart types the messages more closely
     serve = _serve_hypercorn if context.config.server == "hypercorn" else _serve
     async with trio.open_nursery() as nursery:
