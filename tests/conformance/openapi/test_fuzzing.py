@@ -31,7 +31,7 @@ TIMEOUT_S = 240
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S + 30)
 def test_no_answer_is_a_server_error_or_outside_the_document(tmp_path: Path) -> None:
-    with serving(tmp_path, "ext.on=true", "demoOn=true") as urls:
+    with serving(tmp_path, "ext.on=true", "demo.on=true") as urls:
         words = f"run {urls['http']}/openapi.json --checks {','.join(CHECKS)} --phases examples,fuzzing"
         bounds = f"--max-examples {EXAMPLES} --seed {SEED} --generation-database none --generation-allow-x00 false"
         done = subprocess.run(
