@@ -17,7 +17,7 @@ import trio.testing
 import triolet_gateway
 from tests.wkclient import Client, client
 from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Event, Server, ServerConfig, open_server
-from triolet_core.model import NO_PERSIST, RED_DOT
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 from triolet_gateway import GatewayConfig
 from triolet_gateway import protocol as wire
 
@@ -472,3 +472,19 @@ async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tm
                 ("ann", True),
                 ("bob", False),
             ]
+
+
+async def test_a_command_that_a_device_confirms_leaves_the_queue(tmp_path: Path) -> None:
+    """semantics.md, section 2.8: RECVACK acknowledges a command, of any device."""
+    server_device = Device(uid="x", is_server=True)
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        commands = server.broker.commands
+        for number in range(2):
+            draft = Draft("ann", 1, str(number).encode(), flags=SYNC_ONCE)
+            await server.broker.messages.send(server_device, draft)
+        assert [each.message.payload for each in commands.waiting("ann")] == [b"0", b"1"]
+        assert (await ann.receive()).payload == b"0"
+        await ann.ping()
+        await server.broker.flush()
+        assert [each.message.payload for each in commands.waiting("ann")] == [b"1"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from triolet_core import (
@@ -116,7 +116,7 @@ STEPS = st.one_of(
         uids,
         channels,
         st.sampled_from([0, RED_DOT, RED_DOT, NO_PERSIST, SYNC_ONCE]),
-        st.sampled_from([0, 0, 0, 20]),
+        st.sampled_from([0, 20]),
         st.integers(1, 3),
     ),
     *(st.builds(Send, uids, channels, st.just(RED_DOT), st.just(0), st.just(1)) for _ in range(3)),
@@ -340,12 +340,21 @@ AB = CHANNELS[0]
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # hypothesis takes that long to make a failure small
 @pytest.mark.parametrize("profile", ["wukongim-2", "limaoim"])
+@example([Send("b", AB, RED_DOT, 0, 2), Send("a", AB, RED_DOT, 0, 1), SetUnread("a", AB, 2), Restart()])
+@example([Send("b", AB, RED_DOT, 0, 2), Send("a", AB, RED_DOT, 0, 1), DeleteMessages(AB, 1, 0), Restart()])
+@example(
+    [
+        *(Send("b", AB, RED_DOT, 0, 2), Send("a", AB, RED_DOT, 0, 1)),
+        *(SetUnread("a", AB, 2), DeleteMessages(AB, 1, 0), Restart()),
+    ]
+)
+@example([Send("b", AB, RED_DOT, 20, 2), Send("a", AB, RED_DOT, 20, 1), Wait(20, sweep=True), SetUnread("a", AB, 2)])
 @given(st.lists(STEPS, min_size=30, max_size=60))
 @settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=35,
+    max_examples=70,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 async def test_unread_counts_and_the_list_hold_in_every_history(profile: str, steps: list[object]) -> None:

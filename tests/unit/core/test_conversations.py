@@ -48,6 +48,32 @@ async def test_an_unread_count_is_set_to_what_was_asked_or_all_there_is(
         assert shown(broker) == (0, 9)
 
 
+async def test_the_steps_in_the_documentation(tmp_path: Path) -> None:
+    """docs/conversations.md, the table."""
+    async with open_test_broker(tmp_path) as broker:
+        for _ in range(5):
+            await say(broker, B)
+        assert shown(broker)[0] == 5
+        await broker.conversations.mark_read("a", AB)
+        assert shown(broker)[0] == 0
+        await broker.conversations.set_unread("a", AB, 3)
+        assert shown(broker)[0] == 3
+        await say(broker, A)
+        assert shown(broker)[0] == 0
+        await broker.conversations.set_unread("a", AB, 2)
+        assert shown(broker)[0] == 2
+        await broker.conversations.set_unread("a", AB, 100)
+        assert shown(broker)[0] == 5
+        await broker.revisions.delete(AB, [5])
+        assert shown(broker)[0] == 4
+        await broker.revisions.delete(AB, [6])
+        assert shown(broker)[0] == 4
+        await broker.conversations.delete("a", AB)
+        assert broker.conversations.list("a") == []
+        await say(broker, B)
+        assert shown(broker)[0] == 1
+
+
 async def test_reading_on_after_a_count_was_set(tmp_path: Path) -> None:
     async with open_test_broker(tmp_path) as broker:
         for sender in (B, A, B, B, A):

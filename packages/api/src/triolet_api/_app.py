@@ -16,7 +16,6 @@ def build(service: Service) -> QuartTrio:
     app = QuartTrio("triolet_api", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.config["BODY_TIMEOUT"] = config.request_timeout
-    app.url_map.strict_slashes = False
     for route in ROUTES:
         if route.is_mounted(config):
             _add(app, route, service)
@@ -30,7 +29,11 @@ def build(service: Service) -> QuartTrio:
 
     app.before_request(before)
     app.after_request(after)
-    app.register_error_handler(werkzeug.exceptions.HTTPException, _on_error)
+
+    async def on_error(error: werkzeug.exceptions.HTTPException) -> quart.Response:
+        return _redirect(app, quart.request) or _on_error(error)
+
+    app.register_error_handler(werkzeug.exceptions.HTTPException, on_error)
     return app
 
 
@@ -63,7 +66,17 @@ def _response(content: Content) -> quart.Response:
     return response
 
 
-async def _on_error(error: werkzeug.exceptions.HTTPException) -> quart.Response:
+def _redirect(app: QuartTrio, request: quart.Request) -> quart.Response | None:
+    """Return the way to the path without its last slash, if there is one (http-api.md, section 3.1)."""
+    path = request.path.rstrip("/")
+    if path == request.path or not path or not app.url_map.bind("").test(path, request.method):
+        return None
+    query = request.query_string.decode("latin-1")
+    location = f"{path}?{query}" if query else path
+    return quart.Response("", 301 if request.method == "GET" else 307, headers={"Location": location})
+
+
+def _on_error(error: werkzeug.exceptions.HTTPException) -> quart.Response:
     if isinstance(error, (werkzeug.exceptions.NotFound, werkzeug.exceptions.MethodNotAllowed)):
         return _response(NOT_FOUND)
     status = error.code or 500

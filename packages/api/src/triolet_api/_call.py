@@ -112,7 +112,8 @@ class Route:
     """Whether credentials are asked for as soon as any are configured."""
     is_free: bool = False
     """Whether anybody may call."""
-
+    is_page: bool = False
+    """Whether it is for browsers, and not in the OpenAPI document."""
     mounted: Callable[[ApiConfig], bool] | None = None
     """Whether the settings want it; None: always."""
 

@@ -27,6 +27,14 @@ class ApiConfig:
         doc="file, relative to rootDir, that every request which changes something is noted in; empty: none",
     )
     docs_on: bool = setting(default=True, doc="serve /docs and /openapi.json")
+    web_on: bool = setting(default=True, doc="serve the administrator's page at /web/, which calls this API")
+    demo_on: str = setting(
+        "auto",
+        key="demo.on",
+        one_of=("auto", "true", "false"),
+        spellings={"True": "true", "False": "false", "1": "true", "0": "false", "on": "true", "off": "false"},
+        doc="serve a small chat at /chatdemo/, to try the server with; auto: if mode is debug",
+    )
     ext_on: bool = setting(default=False, key="ext.on", doc="serve the endpoints below /ext/v1")
     auth_on: bool = setting(default=True, key="auth.on", doc="false: no right is asked for, on loopback only")
     auth_kind: str = setting("jwt", key="auth.kind", one_of=("jwt", "none", ""), doc="jwt, or none like auth.on: false")
@@ -44,3 +52,10 @@ class ApiConfig:
     )
     jwt_expire: Seconds = setting(Seconds(30 * 86_400), gt=0, key="jwt.expire", doc="life of a login token")
     jwt_issuer: str = setting("triolet", key="jwt.issuer", doc="`iss` of the login tokens")
+
+
+def with_mode(config: ApiConfig, mode: str) -> ApiConfig:
+    """Return the settings with what `mode` decides filled in."""
+    if config.demo_on != "auto":
+        return config
+    return attrs.evolve(config, demo_on="true" if mode == "debug" else "false")

@@ -5,6 +5,7 @@ Names match without regard to case and unknown ones are ignored, as the referenc
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -280,12 +281,17 @@ class Payload(_Kind):
 
 @attrs.frozen(kw_only=True)
 class Anything(_Kind):
-    """Any JSON value."""
+    """Any JSON value that can be written again: no half of a surrogate pair, no number beyond a double."""
 
     def read(self, name: str, given: Given, rules: Rules) -> Any:
         value = self._value(name, given)
         if value is None and self.missing is not None:
             raise missing(self.missing)
+        if isinstance(value, (str, float, list, dict)):
+            try:
+                json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+            except (ValueError, RecursionError):
+                raise bad_field(name, value, "UTF-8, finite numbers, not nested too deeply") from None
         return value
 
     def schema(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ headers, bodies, times and connections. No TLS, no HTTP/2, no WebSocket: Hyperco
 Requests of one connection are answered one after the other; a connection that waits costs a task and its parser.
 """
 
+import contextlib
 import email.utils
 import http
 import socket
@@ -26,6 +27,8 @@ MAX_HEAD_BYTES = 65_536
 KEEP_ALIVE_S = 75.0
 """How long a connection may wait for its next request (nginx's default)."""
 LISTEN_BACKLOG = 1024
+LAST_WORD_S = 1.0
+"""How long a client that was too slow may take to read that it was."""
 _LOOK_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
@@ -137,16 +140,26 @@ class _Connection:
         """When what it waits for began."""
         self.is_working = False
         self.is_idle = True
+        self.is_late = False
+        """Whether a request did not arrive in time."""
         self._peer = _address(sock.getpeername())
         self._here = _address(sock.getsockname())
 
     async def serve(self) -> None:
-        with self._sock, self.scope:
-            try:
-                while await self._next():
-                    pass
-            except (OSError, trio.ClosedResourceError):
-                pass  # the client is gone
+        with self._sock:
+            with self.scope:
+                try:
+                    while await self._next():
+                        pass
+                except (OSError, trio.ClosedResourceError):
+                    pass  # the client is gone
+            if self.is_late:
+                await self._tell_late()
+
+    async def _tell_late(self) -> None:
+        """Say why, if the client still listens."""
+        with trio.move_on_after(LAST_WORD_S, shield=True), contextlib.suppress(OSError, trio.ClosedResourceError):
+            await self._refuse(408)
 
     async def _next(self) -> bool:
         """Answer what has come in whole, or read on; False at the end."""
@@ -353,4 +366,5 @@ class HttpServer:
             for connection in tuple(self._connections):
                 limit = KEEP_ALIVE_S if connection.is_idle else self.limits.request_timeout_s
                 if not connection.is_working and now - connection.since > limit:
+                    connection.is_late = not connection.is_idle
                     connection.scope.cancel()

@@ -22,7 +22,7 @@ _JWT: dict[str, list[str]] = {"bearer": []}
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """Return the document of some endpoints."""
-    shown = [route for route in routes if route.method != "ANY"]
+    shown = [route for route in routes if route.method != "ANY" and not route.is_page]
     leaves = [leaf for route in shown for leaf in _leaves(route.answer)]
     schemas, components = msgspec.json.schema_components([*leaves, Failure], ref_template=_REFERENCE)
     classes = {each.__name__: each for each in _classes([*leaves, Failure])}

@@ -12,7 +12,7 @@ from triolet_api._app import build
 from triolet_api._audit import AuditLog
 from triolet_api._auth import Authority, secret_of
 from triolet_api._call import Services
-from triolet_api._config import ApiConfig
+from triolet_api._config import ApiConfig, with_mode
 from triolet_api._front import Application, Front
 from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer
 from triolet_api._openapi import document
@@ -69,7 +69,8 @@ async def _serve_hypercorn(context: PluginContext[ApiConfig], application: Any, 
 
 
 def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:
-    config, server = context.config, context.broker.config
+    server = context.broker.config
+    config = with_mode(context.config, server.node.mode)
     services = Services(context.broker, config)
     authority = Authority(config, server, secret_of(config, server), is_exposed=is_exposed)
     services.parts |= {

@@ -29,7 +29,6 @@ from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
 from triolet_core.hooks import Hooks
-from triolet_core.model import plain_channel
 from triolet_core.store import Store, Work, open_store
 
 
@@ -130,9 +129,9 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         after_commit=after_commit,
         clock_s=clock_s,
     ) as store:
-        commits = CommitLog(store)
-        channels = Channels(store, hooks, cache_count=config.channel.cache_count, wiped=commits.forget)
+        channels = Channels(store, hooks, cache_count=config.channel.cache_count)
         lanes = Lanes(presence, channels, hooks)
+        commits = CommitLog(store)
         streams = Streams(store, channels, presence, config.stream, clock_s)
         after_commit.connect(lanes, commits, streams)
         messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
@@ -200,9 +199,6 @@ class _AfterCommit:
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
-                if work.before is not None and self._commits is not None:
-                    for judged in work.judged:  # messages of these channels were changed
-                        self._commits.forget(plain_channel(judged.channel))
                 if self._streams is not None:
                     for channel, client_msg_no in work.streams:
                         self._streams.remember(channel, client_msg_no)

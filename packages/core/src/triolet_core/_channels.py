@@ -12,7 +12,15 @@ from triolet_core._facts import KnownFacts
 from triolet_core._members import NamedMembers, drop_positions, open_positions
 from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks
-from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, plain_channel
+from triolet_core.model import (
+    ChannelInfo,
+    ChannelKey,
+    ChannelType,
+    ReasonCode,
+    ends_of,
+    listed_channel,
+    parent_of,
+)
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store._sealer import Sealer
@@ -27,11 +35,8 @@ from triolet_core.store._tables import (
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
-    def __init__(
-        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[ChannelKey], None] | None = None
-    ) -> None:
+    def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
         self._store = store
-        self._wiped = wiped
         self._hooks = hooks
         self.known = KnownFacts(store, hooks, cache_count=cache_count)
         self.named = NamedMembers(store, self.known, cache_count=cache_count)
@@ -64,7 +69,7 @@ class Channels:
 
     async def members_and_guests(self, key: ChannelKey) -> frozenset[str]:
         """Return who belongs to a channel, temporary members included; a topic without own members has its parent's."""
-        key = _listed_channel(key)
+        key = listed_channel(key)
         members = (await self.facts(key)).members
         if key.type == ChannelType.COMMUNITY_TOPIC and not members:
             members = (await self.facts(parent_of(key))).members
@@ -73,7 +78,7 @@ class Channels:
 
     async def recipients(self, key: ChannelKey) -> frozenset[str]:
         """Return the uids that a message of a channel goes to (semantics.md, section 1.1)."""
-        plain = _listed_channel(key)
+        plain = listed_channel(key)
         if plain.type in (ChannelType.PERSON, ChannelType.AGENT):
             return frozenset(ends_of(plain))
         uids = await self.members_and_guests(plain)
@@ -234,12 +239,7 @@ class Channels:
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
             _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
-        def after() -> None:
-            if self._wiped is not None:
-                self._wiped(key)
-            self.forget(key)
-
-        await self._store.writer.change(function, after=after)
+        await self._change(key, function)
 
     # --- temporary members, in memory
 
@@ -321,16 +321,6 @@ class Channels:
             self._cached_system -= frozenset(add) | frozenset(remove)
 
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
-
-
-def _listed_channel(key: ChannelKey) -> ChannelKey:
-    """Return whose lists a channel has: a companion the original's, a temporary channel always its own."""
-    return key if key.type == ChannelType.TEMP else plain_channel(key)
-
-
-def parent_of(key: ChannelKey) -> ChannelKey:
-    """Return the community that a topic (`parent@topic`) belongs to."""
-    return ChannelKey(key.id.partition("@")[0], ChannelType.COMMUNITY)
 
 
 def refusal_of(info: ChannelInfo | None) -> ReasonCode:

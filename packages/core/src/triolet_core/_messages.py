@@ -8,7 +8,8 @@ from itertools import islice
 import trio
 
 from triolet_core import _permission, speedups
-from triolet_core._channels import Channels, Facts, parent_of
+from triolet_core._channels import Channels
+from triolet_core._facts import Facts
 from triolet_core._send_batch import Done, Judged, SendBatch
 from triolet_core.compat import Compat
 from triolet_core.config import MessageConfig, PermissionConfig
@@ -30,6 +31,7 @@ from triolet_core.model import (
     TextPage,
     channel_key,
     command_channel,
+    parent_of,
 )
 from triolet_core.session import Session
 from triolet_core.store import Store, _queries

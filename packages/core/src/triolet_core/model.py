@@ -160,6 +160,16 @@ def plain_channel(key: ChannelKey) -> ChannelKey:
     return ChannelKey(key.id.removesuffix(COMMAND_SUFFIX), key.type)
 
 
+def listed_channel(key: ChannelKey) -> ChannelKey:
+    """Return whose members a channel has: a companion the original's, a temporary channel always its own."""
+    return key if key.type == ChannelType.TEMP else plain_channel(key)
+
+
+def parent_of(key: ChannelKey) -> ChannelKey:
+    """Return the community that a topic (`parent@topic`) belongs to."""
+    return ChannelKey(key.id.partition("@")[0], ChannelType.COMMUNITY)
+
+
 @attrs.frozen(kw_only=True)
 class Device:
     """Who sends: one device of a uid, or the server itself on behalf of a uid (`is_server`)."""

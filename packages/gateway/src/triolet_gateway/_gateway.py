@@ -14,6 +14,7 @@ from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
+from triolet_gateway._rates import Rates
 from triolet_gateway.protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Gateway:
         self.log: Any = context.log
         self.counters = Counters()
         self.admission = Admission(context.config, context.broker)
+        rates = Rates(self.config)
+        self.rates = rates if rates.are_on else None
+        self.in_flight_bytes = 0
+        """Payloads that wait for their SENDACK."""
+        self.room = trio.lowlevel.ParkingLot()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
@@ -100,6 +106,19 @@ class Gateway:
         """Count a connection out."""
         self.admission.leave(host)
 
+    # --- what waits for the store
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so much waits for the store that nobody may send more."""
+        return self.in_flight_bytes >= self.config.in_flight_bytes_total
+
+    def hold(self, size: int) -> None:
+        """Count bytes that wait for the store; those that no longer do are negative."""
+        self.in_flight_bytes += size
+        if self.room and not self.is_busy:
+            self.room.unpark_all()
+
     # --- deadlines: one task for all connections
 
     def watch(self, session: "ClientSession") -> None:
@@ -144,6 +163,8 @@ class Gateway:
             **attrs.asdict(self.counters),
             "connections": len(self.sessions),
             "open_sockets": self.admission.count,
+            "in_flight_bytes": self.in_flight_bytes,
+            "rate_limited_total": 0 if self.rates is None else self.rates.refused,
             "unacked_sessions": len(self.retrying),
             "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
         }

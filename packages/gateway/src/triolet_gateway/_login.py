@@ -6,6 +6,7 @@ import time
 import attrs
 
 from triolet_core import ConnectRequest, Device, ReasonCode
+from triolet_core.model import MAX_ID_BYTES
 from triolet_gateway import protocol as wire
 from triolet_gateway._gateway import Gateway
 
@@ -25,6 +26,10 @@ async def log_in(gateway: Gateway, connection: wire.Connection | wire.JsonConnec
     request = ConnectRequest(
         uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
     )
+    if len(connect.device_id.encode()) > MAX_ID_BYTES:  # it is kept for as long as the connection
+        return Login(
+            None, connection.reject(ReasonCode.AUTH_FAIL), int(ReasonCode.AUTH_FAIL), "the device id is too long"
+        )
     reason, level = await gateway.broker.users.authenticate(request)
     if reason == ReasonCode.SUCCESS and gateway.is_stopping:
         reason = ReasonCode.SYSTEM_ERROR

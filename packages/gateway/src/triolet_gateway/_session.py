@@ -17,6 +17,7 @@ from triolet_core.model import (
 )
 from triolet_core.session import ConnectionStatistics
 from triolet_gateway import protocol as wire
+from triolet_gateway._admission import Peer
 from triolet_gateway._fanout import bytes_of, encode_alike
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._login import log_in
@@ -26,12 +27,10 @@ from triolet_gateway._traffic import Traffic, statistics_of
 from triolet_gateway._unacked import Entry, Unacked, entries_of
 
 CLOSE_AFTER_ANSWER_S = 1.0
-"""What a refused client has to read its answer before the socket goes."""
+"""What a refused client has to read its answer."""
 SLICE_BYTES = 65536
-"""Most bytes of the binary protocol that are handled before other connections have their turn."""
+"""Most bytes of the binary protocol that are handled before others have their turn."""
 _NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
-Peer = tuple[str, int]
-"""Host and port."""
 _NOBODY = Device(uid="")
 _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
@@ -43,6 +42,7 @@ class ClientSession(Traffic):
         "_closing",
         "_has_begun",
         "_in_flight",
+        "_in_flight_bytes",
         "_room",
         "_subscriptions",
         "_unacked",
@@ -70,7 +70,7 @@ class ClientSession(Traffic):
         self.started_at = self.last_activity = trio.current_time()
         self.close_at = 0.0
         self._has_begun = False
-        self._in_flight = 0
+        self._in_flight = self._in_flight_bytes = 0
         self._room: trio.Event | None = None
         self._unacked: Unacked | None = None
         self._subscriptions: Subscriptions | None = None
@@ -205,7 +205,7 @@ class ClientSession(Traffic):
             self.gateway.counters.pings_total += batch.pings
             self._send([self.connection.send(wire.Pong()) for _ in range(batch.pings)])
         if batch.recvacks:
-            self._on_recvacks(batch)
+            await self._on_recvacks(batch)
         for event in batch.events:
             await self._on_rare(event)
         if batch.sends:
@@ -255,12 +255,17 @@ class ClientSession(Traffic):
     async def _submit(self, batch: wire.Batch) -> None:
         gateway = self.gateway
         drafts, marks = list(starmap(Draft, batch.sends)), batch.marks
+        size = sum([len(draft.payload) for draft in drafts])
+        if gateway.rates is not None:
+            await gateway.rates.apply(self.connection_id, self.device.uid, drafts)
         gateway.counters.sends_total += len(drafts)
         self.in_messages += len(drafts)
-        self.in_message_bytes += sum([len(draft.payload) for draft in drafts])
+        self.in_message_bytes += size
         self._in_flight += len(drafts)
+        self._hold(size)
 
         def done(receipts: list[Receipt]) -> None:
+            self._hold(-size)
             self._acknowledge(marks, receipts)
 
         try:
@@ -268,25 +273,42 @@ class ClientSession(Traffic):
         except Overloaded:
             done([Receipt(ReasonCode.RATE_LIMIT, 0, 0)] * len(drafts))
         except StoreClosed:
+            self._hold(-size)
             self.end()
-        while self._in_flight >= gateway.config.in_flight and not self._closing:
+        except BaseException:  # whatever it is, nothing was queued
+            self._hold(-size)
+            raise
+        while self._is_busy and not self._closing:
             self._room = trio.Event()
             await self._room.wait()
+        while gateway.is_busy and not self._closing:
+            await gateway.room.park()
+
+    def _hold(self, size: int) -> None:
+        self._in_flight_bytes += size
+        self.gateway.hold(size)
+
+    @property
+    def _is_busy(self) -> bool:
+        config = self.gateway.config
+        return self._in_flight >= config.in_flight or self._in_flight_bytes >= config.in_flight_bytes
 
     def _acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
         self._in_flight -= len(marks)
         self.gateway.counters.sendacks_total += len(marks)
         frames = self.connection.encode_sendacks(marks, receipts, apart=self.one_packet_per_write)
         self._send(frames, packets=len(marks))
-        if self._room is not None and self._in_flight < self.gateway.config.in_flight:
+        if self._room is not None and not self._is_busy:
             self._room.set()
 
-    def _on_recvacks(self, batch: wire.Batch) -> None:
+    async def _on_recvacks(self, batch: wire.Batch) -> None:
         self.gateway.counters.recvacks_total += batch.recvacks
         if self._unacked and batch.acked:
-            self._unacked.discard(batch.acked)
+            commands = self._unacked.discard(batch.acked)
             if not self._unacked:
                 self.gateway.retrying.discard(self)
+            for message_id in commands:
+                await self.gateway.broker.commands.confirm(self.device.uid, message_id)
 
     def _on_sub(self, sub: wire.Sub) -> None:
         if self._subscriptions is None:
@@ -327,8 +349,8 @@ class ClientSession(Traffic):
         self.out_message_bytes += size
         if entries:
             if self._unacked is None:
-                self._unacked = Unacked()
-            self._unacked.add(entries, gateway.config.unacked)
+                self._unacked = Unacked(gateway.config.unacked, gateway.config.unacked_bytes)
+            self._unacked.add(entries, size if len(entries) == count else None)
             gateway.retrying.add(self)
         return self._send(frames, packets=count)
 

@@ -21,6 +21,7 @@ from triolet_api.routes import (
     _route,
     _send,
     _user,
+    _web,
 )
 
 ROUTES: tuple[Route, ...] = tuple(
@@ -45,6 +46,7 @@ ROUTES: tuple[Route, ...] = tuple(
         _cluster_data,
         _docs,
         _ext,
+        _web,
     )
     for route in module.ROUTES
 )

@@ -311,7 +311,7 @@ async def event_sync(call: Call, body: EventSyncBody) -> EventPageAnswer:
 
 
 async def _begin(call: Call, body: StreamBody) -> SentData:
-    payload = body.data
+    payload = body.data(call)
     check_target(body.channel_id, body.channel_type, body.from_uid)
     number = body.client_msg_no or uuid.uuid4().hex
     draft = Draft(

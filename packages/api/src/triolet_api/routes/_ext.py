@@ -229,7 +229,7 @@ async def send_group(call: Call, body: ToUsersBody) -> SentToAnswer:
 async def _send_each(call: Call, body: ToUsersBody, kind: ChannelType) -> SentToAnswer:
     if len(body.to) > MAX_TARGETS:
         raise ApiError(f"to: {len(body.to)} > {MAX_TARGETS}", code="list_too_long")
-    payload, flags = body.data, body.header.flags
+    payload, flags = body.data(call), body.header.flags
     drafts = [Draft(to, kind, payload, f"{uuid.uuid4().hex}0", flags, 0, body.expire) for to in body.to]
     sender = Device(uid=body.from_uid or SYSTEM_UID, is_server=True)
     receipts = await call.broker.messages.send_many(sender, drafts)
@@ -250,7 +250,7 @@ async def recall(call: Call, body: MessageBody) -> Ok:
 
 async def modify(call: Call, body: ModifyBody) -> Ok:
     """Replace what a message says."""
-    await _found(call.broker.revisions.edit(body.key, body.message_id, body.data, by=body.uid))
+    await _found(call.broker.revisions.edit(body.key, body.message_id, body.data(call), by=body.uid))
     return OK
 
 

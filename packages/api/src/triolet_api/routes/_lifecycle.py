@@ -5,7 +5,7 @@ import attrs
 from triolet_api._call import Call, PersonTarget, post
 from triolet_api._errors import ApiError
 from triolet_api._fields import Number, Numbers, Text, field
-from triolet_api.routes._send import NO_PAYLOAD, ContentBody
+from triolet_api.routes._send import ContentBody
 from triolet_core import NotFound, Revision
 
 MAX_DELETED = 10_000
@@ -73,12 +73,9 @@ async def recall(call: Call, body: RecallBody) -> RevisionAnswer:
 
 async def edit(call: Call, body: EditBody) -> RevisionAnswer:
     """Replace the payload of a message, and tell devices."""
-    payload = body.data
-    if len(payload) > call.broker.config.message.max_payload_bytes:
-        raise ApiError(f"{NO_PAYLOAD}: message.maxPayloadBytes", code="payload_too_long")
     by = body.from_uid or body.login_uid
     try:
-        revision = await call.broker.revisions.edit(body.key, body.message_id, payload, by=by)
+        revision = await call.broker.revisions.edit(body.key, body.message_id, body.data(call), by=by)
     except NotFound as exc:
         raise ApiError(str(exc), status=404, code="not_found") from None
     return _answer(body.message_id, revision)

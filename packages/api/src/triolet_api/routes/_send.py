@@ -51,17 +51,21 @@ class ContentBody:
     content: Any = field(Anything(doc="text or object, where there is no payload"))
     type: int = field(Number(default=1))
 
-    @property
-    def data(self) -> bytes:
-        """The payload.
+    def data(self, call: Call) -> bytes:
+        """Return the payload.
 
         Raises:
-            ApiError: There is none.
+            ApiError: There is none, or it is longer than message.maxPayloadBytes.
         """
-        if self.payload or self.content is None:
-            if not self.payload:
-                raise missing(NO_PAYLOAD)
-            return self.payload
+        data = self.payload or self._made()
+        limit = call.broker.config.message.max_payload_bytes
+        if len(data) > limit:
+            raise ApiError(f"payload: {len(data)} > {limit} (message.maxPayloadBytes)", code="payload_too_long")
+        return data
+
+    def _made(self) -> bytes:
+        if self.content is None:
+            raise missing(NO_PAYLOAD)
         content = self.content if isinstance(self.content, dict) else {"content": self.content}
         return json.dumps({"type": self.type, **content}, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -142,7 +146,7 @@ async def _send_piece(call: Call, body: SendBody) -> Sent:
             event_id=body.client_msg_no or uuid.uuid4().hex,
             event_type="stream.delta",
             from_uid=body.from_uid,
-            payload=_piece(body.data),
+            payload=_piece(body.data(call)),
         )
     )
     return _sent(receipt.message_id, 0, receipt.event_id)
@@ -174,7 +178,7 @@ async def send_batch(call: Call, body: Nothing) -> Any:
     if isinstance(call.json, list):
         return await _send_each(call, call.json)
     form: BatchBody = read_object(BatchBody, call.json, call.rules)
-    payload, flags = form.data, form.header.flags
+    payload, flags = form.data(call), form.header.flags
     drafts = [Draft(uid, ChannelType.PERSON, payload, flags=flags) for uid in form.subscribers]
     receipts = await call.broker.messages.send_many(_sender(form.from_uid), drafts)
     failed = [
@@ -196,7 +200,7 @@ async def _send_each(call: Call, items: list[Any]) -> list[Any]:
 
 
 async def _draft(call: Call, body: SendBody) -> tuple[Device, Draft]:
-    payload = body.data
+    payload = body.data(call)
     flags = body.header.flags
     if bool(body.subscribers) == bool(body.channel_id):
         raise ApiError(CANNOT_SEND, code="channel_or_subscribers")

@@ -81,8 +81,8 @@ async def device_quit(call: Call, body: DeviceBody) -> Ok:
 async def online_status(call: Call, body: Nothing) -> Any:
     """Say which of the users are online: a list of uids, or an object that holds one."""
     compat, presence = call.broker.compat, call.broker.presence
-    given = call.json if isinstance(call.json, list) else _member(call.json, "uids") or []
-    uids = list_of_texts("uids", given, call.rules)
+    given = call.json if isinstance(call.json, list) else _member(call.json, "uids")
+    uids = [] if given is None else list_of_texts("uids", given, call.rules)
     if not uids and compat.empty_online_status_is_object:
         return OK
     if not compat.online_status_as_objects:

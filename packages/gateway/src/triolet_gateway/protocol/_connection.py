@@ -275,6 +275,7 @@ class Connection:
             server_key = public_key(private_key)
         else:
             self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO)
+        self.connect_frame = None  # nobody needs the token any more
         self.state = State.READY
         return self._connack(
             _frames.ConnAck(time_diff_ms, ReasonCode.SUCCESS, server_key, salt.decode() if has_keys else "", node_id)

@@ -79,7 +79,6 @@ class JsonConnection:
         "_splitter",
         "_subs",
         "_texts",
-        "connect_frame",
         "is_stream",
         "state",
         "version",
@@ -101,7 +100,6 @@ class JsonConnection:
         self._subs: deque[_Request] = deque()
         self._sends: dict[int, _Request] = {}
         self._numbers = count(1)
-        self.connect_frame: frames.Connect | None = None
         self.is_stream = is_stream
         self.state = State.IDLE
         self.version = LATEST_VERSION
@@ -301,7 +299,6 @@ class JsonConnection:
         if self.state is not State.IDLE:
             raise RequestError(INVALID_REQUEST, "connected already")
         frame = jsonframes.read_connect(params)
-        self.connect_frame = frame
         self.version = min(frame.version, LATEST_VERSION)
         self._connect = request
         self.state = State.PENDING

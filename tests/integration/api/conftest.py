@@ -1,0 +1,58 @@
+"""One running server for tests that leave it as they found it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+import trio
+
+import triolet_api
+from tests.integration.api.support import config_of
+from triolet_core import Server, open_server
+
+MAX_BODY_BYTES = 2 << 20
+
+
+@attrs.frozen(eq=False)
+class Shared:
+    """A server in a thread of its own, and a client."""
+
+    server: Server
+    http: httpx.Client
+
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Send a request; a body that is neither bytes nor text goes as JSON."""
+        content = body if isinstance(body, (bytes, str)) or body is None else json.dumps(body)
+        return self.http.request(method, path, content=content)
+
+    def commits(self) -> int:
+        """Return how many transactions there were."""
+        return self.server.broker.statistics().commits_total
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A server with a small body limit and everything mounted."""
+    config = config_of(tmp_path_factory.mktemp("shared"), max_body_bytes=MAX_BODY_BYTES, ext_on=True)
+    started, running = threading.Event(), []
+
+    async def serve() -> None:
+        async with open_server(config, plugins=[triolet_api.plugin]) as server:
+            stop = trio.Event()
+            running.append((server, stop, trio.lowlevel.current_trio_token()))
+            started.set()
+            await stop.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(trio.run, serve)
+        assert started.wait(20), done.exception(0)
+        server, stop, token = running[0]
+        with httpx.Client(base_url=f"http://{server.broker.endpoints['http']}", timeout=20) as http:
+            yield Shared(server, http)
+        token.run_sync_soon(stop.set)
+        done.result(20)
