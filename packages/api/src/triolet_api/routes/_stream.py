@@ -1,14 +1,14 @@
 """Streams in every form that the servers had. Source: http-api.md, sections 6.10 to 6.12."""
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
 from triolet_api._answers import OK, Ok
 from triolet_api._call import Call, key_for, post
 from triolet_api._errors import ApiError, missing
-from triolet_api._fields import Anything, Flag, Number, Object, Text, field
+from triolet_api._fields import Anything, Flag, Needs, Number, Object, Text, field
 from triolet_api._fields import ChannelType as TypeField
 from triolet_api.routes._event import CLOSED, MAIN, MISMATCH, UNKNOWN, UNKNOWN_V1, add_events, json_of
 from triolet_api.routes._send import (
@@ -47,6 +47,8 @@ class StreamBody(ContentBody):
 @attrs.frozen(kw_only=True)
 class ChunkBody(ContentBody):
     """A piece of a stream."""
+
+    NEEDS: ClassVar[Needs] = (("payload", "content", "end"),)
 
     stream_no: str = field(Text(missing=_NO_STREAM_NO))
     channel_id: str = field(Text(missing=_NO_CHANNEL))
