@@ -105,10 +105,16 @@ class Tab:
     async def fill(self, selector: str, value: str) -> None:
         """Type into the field that a selector finds."""
         where = json.dumps(selector)
-        await self.wait_for(f"document.querySelector({where})")
+        await self.wait_for(f"document.querySelector({where}) !== null")
         await self.evaluate(f"document.querySelector({where}).focus()")
         await self.evaluate(f"document.querySelector({where}).select()")
         await self.call("Input.insertText", text=value)
+
+    async def click(self, selector: str) -> None:
+        """Click on the first element of a selector, once there is one."""
+        where = json.dumps(selector)
+        await self.wait_for(f"document.querySelector({where}) !== null")
+        await self.evaluate(f"document.querySelector({where}).click()")
 
     async def press(self, label: str, within: str = "body") -> None:
         """Press the first visible button with a label, once it can be pressed."""

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import trio
 
-import triolet_gateway._session
 from tests.integration.test_gateway import server_in
 from tests.jsonclient import json_client
 from tests.wkclient import client
-from triolet_core import Device, Draft, ReasonCode, Receipt, channel_key
+from triolet_core import ConnectRequest, Device, Draft, ReasonCode, Receipt, channel_key
 from triolet_gateway import protocol as wire
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
@@ -156,25 +155,22 @@ async def test_an_error_in_the_code_of_one_connection_ends_that_one_only(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with server_in(tmp_path) as server, client(server, kind) as ann, client(server, kind) as bob:
-        await ann.connect("ann")
-        await bob.connect("bob")
-        [session] = server.broker.presence.sessions("ann")
-        original = triolet_gateway._session.ClientSession._on_recvack
+        authenticate = server.broker.users.authenticate
 
-        def fail(self: object, ack: wire.RecvAck) -> None:
-            if self is session:
+        async def fail(request: ConnectRequest) -> object:
+            if request.uid == "ann":
                 raise RuntimeError("a bug")
-            original(self, ack)  # type: ignore[arg-type]
+            return await authenticate(request)
 
-        monkeypatch.setattr(triolet_gateway._session.ClientSession, "_on_recvack", fail)
-        await ann.send_raw(ann.connection.send(wire.RecvAck(1, 1)))
-        await ann.wait_closed()
-        await bob.send_raw(bob.connection.send(wire.RecvAck(1, 1)))
+        monkeypatch.setattr(server.broker.users, "authenticate", fail)
+        with pytest.raises(EOFError):
+            await ann.connect("ann")
+        assert await bob.connect("bob") == 1
         await bob.ping()
         assert server.broker.metrics.values()["gateway_crashes_total"] == 1
         logged = capsys.readouterr().out
         assert logged.count("connection crashed") == 1
-        assert f"connection_id={session.connection_id}" in logged
+        assert "connection_id=" in logged.partition("connection crashed")[2].partition("\n")[0]
 
 
 async def test_a_slow_reader_that_reads_again_in_time_loses_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
@@ -158,6 +159,16 @@ def test_a_plugin_brings_the_core_and_no_other_plugin(
 ) -> None:
     own = {each for each in requirements_of(tmp_path, wheel_of(f"triolet-{name}")) if each.startswith("triolet")}
     assert own == (set() if name == "core" else {"triolet-core"})
+
+
+def test_the_api_brings_its_web_pages(wheel_of: Callable[[str], Path]) -> None:
+    """The pages are files beside the code; an installed server has every one of them."""
+    source = SOURCES["triolet-api"] / "src"
+    pages = {path.relative_to(source).as_posix() for path in source.glob("triolet_api/*/*.*") if path.suffix != ".py"}
+    pages = {name for name in pages if not name.endswith(".pyc")}
+    assert {"triolet_api/web/index.html", "triolet_api/chatdemo/index.html"} <= pages
+    with zipfile.ZipFile(wheel_of("triolet-api")) as wheel:
+        assert pages <= set(wheel.namelist())
 
 
 def test_the_distribution_triolet_brings_all(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import triolet_api
-from tests.integration.api.support import config_of
+from tests.integration.api.support import config_of, told
 from triolet_core import Server, open_server
 
 MAX_BODY_BYTES = 2 << 20
@@ -29,6 +29,14 @@ class Shared:
         """Send a request; a body that is neither bytes nor text goes as JSON."""
         content = body if isinstance(body, (bytes, str)) or body is None else json.dumps(body)
         return self.http.request(method, path, content=content)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Return what the answer says: its JSON with status 200, else (status, `msg`)."""
+        return told(self.ask("POST", path, {} if body is None else body))
+
+    def get(self, path: str) -> Any:
+        """Return what the answer says, as `post`."""
+        return told(self.ask("GET", path))
 
     def commits(self) -> int:
         """Return how many transactions there were."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.api.conftest import Shared
 from tests.integration.api.support import GROUP, OK, api_in
 from tests.wkclient import client
 from triolet_core import Device, ReasonCode
@@ -130,6 +131,5 @@ async def test_a_plugin_is_bound_in_the_old_form(tmp_path: Path) -> None:
         ({"uid": "a" * 513, "token": "t"}, "uid: 513 > 512"),
     ],
 )
-async def test_no_token_for_what_is_no_user(tmp_path: Path, body: object, text: str) -> None:
-    async with api_in(tmp_path) as api:
-        assert await api.post("/user/token", body) == (400, text)
+def test_no_token_for_what_is_no_user(shared: Shared, body: object, text: str) -> None:
+    assert shared.post("/user/token", body) == (400, text)

@@ -1,5 +1,6 @@
 """What is old goes, what was acknowledged and is to be kept stays (issue 4, data life cycle)."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ async def test_a_sweep_does_not_hold_the_loop_and_costs_no_message_that_is_to_be
                 receipt = await broker.messages.send(A, draft("g", channel_type=2))
                 acknowledged.append(receipt.seq)
 
-        guard = SlowStepGuard()
+        guard = SlowStepGuard(clock=time.thread_time)
         trio.lowlevel.add_instrument(guard)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_sending)

@@ -32,6 +32,7 @@ async def use_everything(broker: Broker) -> None:
     await broker.revisions.edit(AB, edited.message_id, b"y", by="a")
     await broker.revisions.delete(AB, [receipt.seq - 1])
     await broker.messages.send(SERVER, Draft("b", 1, b"x", expire=1000))
+    await broker.queues.append("webhook.dead", [b"x"])
     await broker.conversations.set_unread("b", AB, 1)
     await broker.commits.acknowledge("webhook", receipt.message_id)
     await broker.queues.append("letters", [b"x"])

@@ -27,6 +27,8 @@ class Rules:
     max_list_items: int = 10_000
 
 
+Needs = tuple[tuple[str, ...], ...]
+"""Groups of members; a request has to have one of each."""
 Given = Mapping[str, Any]
 """The members of an object, names in lower case."""
 
@@ -104,6 +106,8 @@ class Text(_Kind):
         schema: dict[str, Any] = {"type": "string"}
         if self.is_required:
             schema |= {"minLength": 1, "pattern": r"\S"}
+        if self.special is not None:
+            schema["pattern"] = r"^[^@#&]*[^@#&\s][^@#&]*$" if self.is_required else "^[^@#&]*$"
         if not self.is_free:
             schema["maxLength"] = MAX_ID_BYTES
         return self._described(schema)
@@ -215,12 +219,12 @@ class Texts(_Kind):
         return list(found)
 
     def schema(self) -> dict[str, Any]:
-        items = {"type": "string", "maxLength": MAX_ID_BYTES}
-        return self._described({"type": "array", "items": items, "maxItems": 10_000})
-
-    @property
-    def is_required(self) -> bool:
-        return self.missing is not None and not self.names
+        items: dict[str, Any] = {"type": "string", "maxLength": MAX_ID_BYTES}
+        schema: dict[str, Any] = {"type": "array", "items": items, "maxItems": 10_000}
+        if self.is_required:
+            items |= {"minLength": 1, "pattern": r"\S"}
+            schema["minItems"] = 1
+        return self._described(schema)
 
 
 @attrs.frozen(kw_only=True)
@@ -276,7 +280,8 @@ class Payload(_Kind):
             raise bad_field(name, value, "base64 with padding") from None
 
     def schema(self) -> dict[str, Any]:
-        return self._described({"type": "string", "contentEncoding": "base64"})
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+        return self._described({"type": "string", "contentEncoding": "base64", "pattern": pattern})
 
 
 @attrs.frozen(kw_only=True)
@@ -400,16 +405,18 @@ def read_object(cls: type[Any], value: Any, rules: Rules) -> Any:
 
 
 def schema_of(cls: type[Any]) -> dict[str, Any]:
-    """Return the JSON schema of a request class."""
+    """Return the JSON schema of a request class; its `NEEDS` are members of which there has to be one each."""
     properties: dict[str, Any] = {}
-    required = []
+    needs: list[tuple[str, ...]] = list(getattr(cls, "NEEDS", ()))
     for _, key, kind in fields_of(cls):
         for name in (key, *kind.names):
             properties[name] = kind.schema()
-        if kind.is_required and not kind.names:
-            required.append(key)
+        if kind.is_required:
+            needs.append((key, *kind.names))
+    required = [names[0] for names in needs if len(names) == 1]
+    choices = [{"anyOf": [{"required": [name]} for name in names]} for names in needs if len(names) > 1]
     schema: dict[str, Any] = {"type": "object", "properties": properties}
-    return schema | {"required": required} if required else schema
+    return schema | ({"required": required} if required else {}) | ({"allOf": choices} if choices else {})
 
 
 def whole_number(value: Any) -> int | None:

@@ -51,7 +51,7 @@ class Front:
             content = refusal("Request Entity Too Large", 413, "request_entity_too_large")
         else:
             content = await self._service.answer(route, _request(scope, body))
-        await send({"type": "http.response.start", "status": content.status, "headers": _headers(content)})
+        await send({"type": "http.response.start", "status": content.status, "headers": headers_of(content)})
         await send({"type": "http.response.body", "body": content.body, "more_body": False})
 
     async def _body(self, receive: Receive) -> bytes | None:
@@ -80,7 +80,8 @@ def _query(text: bytes) -> Mapping[str, str]:
     return dict(urllib.parse.parse_qsl(text.decode("latin-1"))) if text else {}
 
 
-def _headers(content: Content) -> list[tuple[bytes, bytes]]:
+def headers_of(content: Content) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer."""
     return [
         (b"content-type", content.content_type.encode()),
         (b"content-length", str(len(content.body)).encode()),

@@ -19,7 +19,8 @@ import httptools
 import structlog
 import trio
 
-from triolet_api._front import Application, Scope
+from triolet_api._front import Application, Scope, headers_of
+from triolet_api._service import refusal
 
 READ_BYTES = 65_536
 MAX_HEAD_BYTES = 65_536
@@ -28,7 +29,7 @@ KEEP_ALIVE_S = 75.0
 """How long a connection may wait for its next request (nginx's default)."""
 LISTEN_BACKLOG = 1024
 LAST_WORD_S = 1.0
-"""How long a client that was too slow may take to read that it was."""
+"""How long a client that is sent away may take to read why."""
 _LOOK_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
@@ -105,6 +106,8 @@ class _Parser:
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self._now.headers.append((name, value))
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > self._max_body_bytes:
+            raise TooLong
         if name == b"expect" and value.lower() == b"100-continue":
             self.wants_continue = True
 
@@ -159,7 +162,7 @@ class _Connection:
     async def _tell_late(self) -> None:
         """Say why, if the client still listens."""
         with trio.move_on_after(LAST_WORD_S, shield=True), contextlib.suppress(OSError, trio.ClosedResourceError):
-            await self._refuse(408)
+            await self._dismiss(408)
 
     async def _next(self) -> bool:
         """Answer what has come in whole, or read on; False at the end."""
@@ -184,33 +187,49 @@ class _Connection:
         return await self._take(data)
 
     async def _take(self, data: bytes) -> bool:
-        try:
-            self._parser.feed(data)
-        except TooLong:
-            await self._refuse(413)
-            return False
-        except httptools.HttpParserError:
-            await self._refuse(400)
-            return False
+        status = self._parsed(data)
+        if status:
+            return await self._dismiss(status)
         if self._parser.wants_continue and not self._parser.whole:
             self._parser.wants_continue = False
             await self._send(_CONTINUE)
         return True
 
+    def _parsed(self, data: bytes) -> int:
+        """Parse what came; returns the status of the refusal if it is none that is taken, else 0."""
+        try:
+            self._parser.feed(data)
+        except TooLong:
+            return 413
+        except httptools.HttpParserError:
+            return 400
+        return 0
+
+    async def _dismiss(self, status: int) -> bool:
+        """Say what is wrong and read on for a while: to close with data unread would take the answer back."""
+        self.is_working = True
+        with trio.move_on_after(LAST_WORD_S):
+            await self._refuse(status)
+            self._sock.shutdown(socket.SHUT_WR)
+            while await self._sock.recv(READ_BYTES):
+                pass
+        return False
+
     async def _refuse(self, status: int) -> None:
-        body = b'{"msg":"%s","status":%d}' % (http.HTTPStatus(status).phrase.encode(), status)
-        headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-        await self._send(_head(status, headers, is_last=True) + body)
+        phrase = http.HTTPStatus(status).phrase
+        content = refusal(phrase, status, phrase.lower().replace(" ", "_"))
+        await self._send(_head(status, headers_of(content), is_last=True) + content.body)
 
     async def _answer(self, request: _Request, *, is_last: bool) -> None:
         answer = _Answer(self, request, is_last=is_last)
         try:
             await self._server.application(self._scope(request), answer.receive, answer.send)
+            return
         except Exception:  # the application answers its own errors: this one is a bug in it
             self._server.log.exception("request failed")
-            if not answer.has_begun:
-                await self._refuse(500)
-            raise trio.ClosedResourceError from None
+        if not answer.has_begun:
+            await self._refuse(500)
+        raise trio.ClosedResourceError
 
     def _scope(self, request: _Request) -> Scope:
         raw, _, query = request.url.partition(b"?")

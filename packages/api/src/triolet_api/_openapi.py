@@ -18,6 +18,37 @@ from triolet_api._fields import fields_of, schema_of
 _REFERENCE = "#/components/schemas/{name}"
 _MANAGER: dict[str, list[str]] = {"managerToken": []}
 _JWT: dict[str, list[str]] = {"bearer": []}
+_EXAMPLES: Mapping[str, Any] = {
+    "uid": "ann",
+    "uids": ["ann", "bob"],
+    "subscribers": ["ann", "bob"],
+    "targets": ["bob"],
+    "to": ["bob"],
+    "login_uid": "ann",
+    "from_uid": "ann",
+    "token": "a-token",
+    "channel_id": "team",
+    "channel_type": 2,
+    "payload": "eyJ0eXBlIjoxLCJjb250ZW50IjoiaGVsbG8ifQ==",
+    "content": "hello",
+    "name": "The team",
+    "client_msg_no": "number-1",
+    "message_id": 1,
+    "message_ids": [1],
+    "message_seq": 1,
+    "message_seqs": [1],
+    "stream_no": "number-1",
+    "event_id": "event-1",
+    "event_type": "stream.delta",
+    "ips": ["203.0.113.7"],
+    "ids": [1],
+    "slot": 0,
+    "node_id": 1,
+    "plugin_no": "assistant",
+    "username": "admin",
+    "password": "a password",
+}
+"""What a reader of the page may send as it is, by the name of the member."""
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
@@ -107,8 +138,25 @@ def _operation(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
         operation["security"] = [{}]
     if route.body is not None or route.takes is not None:
         schema = route.takes if route.takes is not None else schema_of(route.body)  # type: ignore[arg-type]  # not None
+        schema = _with_examples(schema)
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return operation
+
+
+def _with_examples(schema: dict[str, Any]) -> dict[str, Any]:
+    """Add the examples of the members that are known by name."""
+    properties = {name: _example(name, each) for name, each in schema.get("properties", {}).items()}
+    choices = [_with_examples(each) for each in schema.get("anyOf", ())]
+    items = {"items": _with_examples(schema["items"])} if "items" in schema else {}
+    return schema | items | ({"properties": properties} if properties else {}) | ({"anyOf": choices} if choices else {})
+
+
+def _example(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    example = _EXAMPLES.get(name)
+    is_list = schema.get("type") == "array"
+    if example is None or is_list != isinstance(example, list):
+        return _with_examples(schema)
+    return {**schema, "examples": [example]}
 
 
 def _tag(route: Route) -> str:
@@ -142,7 +190,7 @@ def _responses(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
         "description": "it is refused, `msg` says why",
         "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(name="Failure")}}},
     }
-    done = {"application/json": {"schema": answer}} if answer is not None else {"text/plain": {}}
+    done = {"application/json": {"schema": answer}} if answer is not None else {route.media: {}}
     return {
         "200": {"description": "done", "content": done},
         "400": failure,

@@ -13,6 +13,7 @@ from triolet_api._audit import AuditLog
 from triolet_api._auth import Authority, secret_of
 from triolet_api._call import Services
 from triolet_api._config import ApiConfig, with_mode
+from triolet_api._ending import ending_last
 from triolet_api._front import Application, Front
 from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer
 from triolet_api._openapi import document
@@ -65,7 +66,8 @@ async def _serve_hypercorn(context: PluginContext[ApiConfig], application: Any, 
     config.graceful_timeout = GRACE_S
     config.read_timeout = int(context.config.request_timeout)
     config.include_server_header = False
-    await hypercorn.trio.serve(application, config, shutdown_trigger=context.stopping.wait)
+    served: Any = ending_last(application)  # Hypercorn types the messages more closely
+    await hypercorn.trio.serve(served, config, shutdown_trigger=context.stopping.wait)
 
 
 def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:

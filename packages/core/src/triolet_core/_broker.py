@@ -129,9 +129,9 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         after_commit=after_commit,
         clock_s=clock_s,
     ) as store:
-        channels = Channels(store, hooks, cache_count=config.channel.cache_count)
-        lanes = Lanes(presence, channels, hooks)
         commits = CommitLog(store)
+        channels = Channels(store, hooks, cache_count=config.channel.cache_count, wiped=commits.forget)
+        lanes = Lanes(presence, channels, hooks)
         streams = Streams(store, channels, presence, config.stream, clock_s)
         after_commit.connect(lanes, commits, streams)
         messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
@@ -196,9 +196,12 @@ class _AfterCommit:
 
     async def __call__(self, batch: Sequence[Work]) -> None:
         deliveries: list[Delivery] = []
+        is_changed = False
+        """Whether messages that are stored already were changed, too."""
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
+                is_changed = is_changed or work.before is not None
                 if self._streams is not None:
                     for channel, client_msg_no in work.streams:
                         self._streams.remember(channel, client_msg_no)
@@ -206,4 +209,6 @@ class _AfterCommit:
             stored = [delivery.message for delivery in deliveries if delivery.message.seq]
             if stored:
                 self._commits.announce(stored)
+            if is_changed:
+                self._commits.forget()
             await self._lanes.hand_over(deliveries)

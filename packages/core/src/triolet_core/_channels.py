@@ -35,8 +35,11 @@ from triolet_core.store._tables import (
 class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
-    def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
+    def __init__(
+        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[], None] | None = None
+    ) -> None:
         self._store = store
+        self._wiped = wiped
         self._hooks = hooks
         self.known = KnownFacts(store, hooks, cache_count=cache_count)
         self.named = NamedMembers(store, self.known, cache_count=cache_count)
@@ -239,7 +242,12 @@ class Channels:
             sealer.emit(WipeChannel(tail.slot, tail.number, tail.seq))
             _put_info(sealer, key, attrs.evolve(record.info or ChannelInfo(), disband=True))
 
-        await self._change(key, function)
+        def after() -> None:
+            if self._wiped is not None:
+                self._wiped()
+            self.forget(key)
+
+        await self._store.writer.change(function, after=after)
 
     # --- temporary members, in memory
 

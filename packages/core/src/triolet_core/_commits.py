@@ -93,6 +93,10 @@ class CommitLog:
         self._grown.set()
         self._grown = trio.Event()
 
+    def forget(self) -> None:
+        """Keep nothing in memory: something that was committed is not any more what it was."""
+        self._older = self._newer = _Generation(self._last, trio.current_time())
+
     def _turn(self) -> None:
         """Begin a generation if the newer one is full or old, and drop the older one, or both."""
         newer, now = self._newer, trio.current_time()

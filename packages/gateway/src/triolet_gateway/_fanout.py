@@ -1,9 +1,9 @@
-"""The same messages for many connections."""
+"""The same messages for many connections, and events."""
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 
-from triolet_core import Message
+from triolet_core import Event, Message
 from triolet_gateway import protocol as wire
 
 
@@ -21,3 +21,12 @@ def encode_alike(
 def bytes_of(messages: Sequence[Message]) -> int:
     """Return the bytes of the payloads."""
     return sum([len(message.payload) for message in messages])
+
+
+def frame_of(event: Event, connection: wire.Connection | wire.JsonConnection, limit: int) -> bytes | None:
+    """Return the frame of an event, None if none holds it or it would be longer than clients read."""
+    try:
+        frame = connection.send(wire.EventFrame(event.id, event.type, event.timestamp, event.data))
+    except wire.LocalProtocolError:
+        return None
+    return frame if len(frame) <= limit else None

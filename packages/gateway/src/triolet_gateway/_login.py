@@ -21,8 +21,23 @@ class Login:
     detail: str = ""
 
 
-async def log_in(gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect) -> Login:
+async def log_in(
+    gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect, connection_id: int
+) -> Login:
     """Decide about a CONNECT; the connection is READY or CLOSED afterwards."""
+    login = await _decide(gateway, connection, connect)
+    if login.device is not None:
+        gateway.counters.logins_total += 1
+        gateway.log.debug("login", connection_id=connection_id, uid=connect.uid)
+        return login
+    gateway.counters.login_failures_total += 1
+    gateway.log.info(
+        "login refused", connection_id=connection_id, uid=connect.uid, reason=login.reason, detail=login.detail
+    )
+    return login
+
+
+async def _decide(gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect) -> Login:
     request = ConnectRequest(
         uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
     )

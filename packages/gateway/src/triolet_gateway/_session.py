@@ -7,18 +7,11 @@ from itertools import starmap
 import trio
 
 from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
-from triolet_core.model import (
-    RED_DOT,
-    SYNC_ONCE,
-    SYSTEM_UID,
-    ChannelType,
-    peer_of,
-    plain_channel,
-)
+from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelType, peer_of, plain_channel
 from triolet_core.session import ConnectionStatistics
 from triolet_gateway import protocol as wire
 from triolet_gateway._admission import Peer
-from triolet_gateway._fanout import bytes_of, encode_alike
+from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
@@ -161,12 +154,20 @@ class ClientSession(Traffic):
             return  # what a stopping server does not acknowledge the client sends again
         if not self._has_begun and not self._begin(data):
             return
-        if len(data) <= SLICE_BYTES or isinstance(self.connection, wire.JsonConnection):
-            await self._take(data)
-            return
-        for start in range(0, len(data), SLICE_BYTES):  # a WebSocket message may hold millions of pings
-            await self._take(data[start : start + SLICE_BYTES])
-            await trio.lowlevel.checkpoint()
+        parts: Sequence[bytes] = (data,)
+        if len(data) > SLICE_BYTES and isinstance(self.connection, wire.Connection):
+            parts = [data[start : start + SLICE_BYTES] for start in range(0, len(data), SLICE_BYTES)]
+        for part in parts:
+            self.connection.receive_data(part)
+            try:
+                while not self._closing and (batch := self.connection.batch()):
+                    await self._on_batch(batch)
+            except wire.RemoteProtocolError as exc:
+                gateway.counters.protocol_errors_total += 1
+                gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
+                self.end(exc.answer)
+            if part is not data:
+                await trio.lowlevel.checkpoint()  # a WebSocket message may hold millions of pings
 
     def _begin(self, data: bytes) -> bool:
         """Choose the protocol by the first byte that is no white space. False if there is nothing to take."""
@@ -182,21 +183,9 @@ class ClientSession(Traffic):
             self.end(_NO_JSON)
             return False
         self.connection = wire.JsonConnection(
-            self.gateway.limits, _new_client_msg_no, is_stream=not self.one_packet_per_write
+            self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write
         )
         return True
-
-    async def _take(self, data: bytes) -> None:
-        """Handle what came; after the last event of a connection that ends, nothing."""
-        gateway = self.gateway
-        self.connection.receive_data(data)
-        try:
-            while not self._closing and (batch := self.connection.batch()):
-                await self._on_batch(batch)
-        except wire.RemoteProtocolError as exc:
-            gateway.counters.protocol_errors_total += 1
-            gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
-            self.end(exc.answer)
 
     async def _on_batch(self, batch: wire.Batch) -> None:
         """Handle a batch, a good-bye after what is answered and before what is stored."""
@@ -233,24 +222,14 @@ class ClientSession(Traffic):
 
     async def _login(self, connect: wire.Connect) -> None:
         gateway = self.gateway
-        login = await log_in(gateway, self.connection, connect)
+        login = await log_in(gateway, self.connection, connect, self.connection_id)
         if login.device is None:
-            gateway.counters.login_failures_total += 1
-            gateway.log.info(
-                "login refused",
-                connection_id=self.connection_id,
-                uid=connect.uid,
-                reason=login.reason,
-                detail=login.detail,
-            )
             self.end(login.answer)
             return
         self.device = login.device
-        gateway.counters.logins_total += 1
         gateway.broker.presence.register(self)  # those it displaces are told first
         self._send([login.answer])
         gateway.watch(self)
-        gateway.log.debug("login", connection_id=self.connection_id, uid=connect.uid)
 
     async def _submit(self, batch: wire.Batch) -> None:
         gateway = self.gateway
@@ -360,13 +339,9 @@ class ClientSession(Traffic):
             return False
         if not self.connection.has_events:
             return True
-        try:
-            frame = self.connection.send(wire.EventFrame(event.id, event.type, event.timestamp, event.data))
-        except wire.LocalProtocolError as exc:
-            self.gateway.log.warning("event dropped", connection_id=self.connection_id, detail=str(exc))
-            return True
-        if len(frame) > self.gateway.config.max_frame_size:
-            self.gateway.log.warning("event dropped", connection_id=self.connection_id, size=len(frame))
+        frame = frame_of(event, self.connection, self.gateway.config.max_frame_size)
+        if frame is None:
+            self.gateway.log.warning("event dropped", connection_id=self.connection_id, type=event.type[:64])
             return True
         self.gateway.counters.events_total += 1
         return self._send([frame])
@@ -422,7 +397,3 @@ def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) 
 def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
     config = gateway.config
     return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
-
-
-def _new_client_msg_no() -> str:
-    return uuid.uuid4().hex

@@ -1,6 +1,7 @@
 // The calls of the HTTP API that the chat needs.
 
 const PAGE = 30;
+const LONGEST_MS = 30_000;
 
 /** The API of a server, for one user. */
 export class Backend {
@@ -14,7 +15,10 @@ export class Backend {
     const headers = this.apiToken ? { token: this.apiToken } : {};
     let response;
     try {
-      response = await fetch(this.base + path, { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store" });
+      response = await fetch(this.base + path, {
+        method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store",
+        signal: AbortSignal.timeout(LONGEST_MS),
+      });
     } catch {
       throw new Error(`The API at ${this.base} cannot be reached.`);
     }

@@ -81,7 +81,7 @@ def _is_on(config: ApiConfig) -> bool:
     return config.docs_on
 
 
-def _free(path: str, handler: Any, answer: Any = None, *, always: bool = False) -> Route:
+def _free(path: str, handler: Any, answer: Any = None, *, always: bool = False, **more: Any) -> Route:
     return Route(
         method="GET",
         path=path,
@@ -89,13 +89,14 @@ def _free(path: str, handler: Any, answer: Any = None, *, always: bool = False) 
         answer=answer,
         is_free=True,
         mounted=None if always else _is_on,
+        **more,
     )
 
 
 ROUTES = (
-    _free("/docs", page),
-    _free("/docs/assets/{name}", asset),
-    _free("/openapi.json", openapi),
-    _free("/docs/openapi.json", openapi),
+    _free("/docs", page, media="text/html"),
+    _free("/docs/assets/{name}", asset, media="*/*"),
+    _free("/openapi.json", openapi, dict[str, Any]),
+    _free("/docs/openapi.json", openapi, dict[str, Any]),
     _free("/docs/health", docs_health, DocsHealth, always=True),
 )

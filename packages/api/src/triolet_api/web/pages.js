@@ -364,7 +364,7 @@ const bindings = {
 const deadLetters = {
   path: "/data/webhook", group: "Extensions", title: "Webhook dead letters",
   note: "What the receiver of webhooks did not take. The oldest first.",
-  endpoint: "/webhook/dead", onlyIfServed: true, rows: (answer) => answer.data ?? answer, limited: [100, 1000], key: (row) => row.id,
+  endpoint: "/webhook/dead", onlyIfServed: true, refresh: 10, rows: (answer) => answer.data, limited: [100, 1000], key: (row) => row.id,
   columns: [
     { label: "Id", kind: "number", show: (row) => row.id },
     { label: "Event", kind: "code", show: (row) => row.event },
@@ -378,7 +378,7 @@ const deadLetters = {
     {
       label: "Push again", needs: ["webhook", "w"], ask: (row) => `Push letter ${row.id} again?`,
       call: (row) => ["/webhook/dead/resend", { ids: [row.id] }],
-      problem: (answer) => answer.reason && `It was refused again: ${answer.reason}`,
+      problem: (answer) => answer.data.reason && `It was refused again: ${answer.data.reason}`,
     },
     {
       label: "Drop", needs: ["webhook", "w"], ask: (row) => `Forget letter ${row.id}? Its receiver will not hear of it.`,
