@@ -11,7 +11,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from triolet_api._answers import encode, message_object
 from triolet_core.model import ChannelKey, Message, Receipt
+from triolet_core.store import _keys as keys
+from triolet_core.store import _records as records
 from triolet_gateway.protocol import Connection, Role, _hot, recv_fields
 
 TURNS = 7
@@ -76,6 +79,25 @@ def acks(count: int) -> Case:
     return case
 
 
+def page(count: int) -> Case:
+    """A page of history from what the store returns; per message."""
+    channel = ChannelKey("somebody@sender", 1)
+    message = Message(2**60, 7, channel, "sender", "f" * 32, 1_700_000_000, 2, 0, 0, "", b"x" * 64)
+    rows = [(keys.message(5, 77, seq), records.encode_message(message)) for seq in range(1, count + 1)]
+    prefix = keys.numbered(5, keys.MESSAGE, 77)
+
+    def in_python() -> object:
+        found = [records.decode_message(value, channel, keys.seq_of(key)) for key, value in rows]
+        return encode([message_object(each) for each in found])
+
+    def case(hot: ModuleType) -> tuple[int, Callable[[], object]]:
+        if hot is _hot:
+            return count, in_python
+        return count, lambda: hot.page_text(rows, prefix, channel.id, channel.type, between=(0, 2**63), limit=count)
+
+    return case
+
+
 CASES = {
     "read 1 SEND": read(1),
     "read 32 SENDs": read(32),
@@ -89,6 +111,7 @@ CASES = {
     "write 1 RECV of 1 KiB for 1000": write(1, 1000, 1024),
     "write 1 SENDACK": acks(1),
     "write 32 SENDACKs": acks(32),
+    "page of 100 from the store": page(100),
 }
 
 

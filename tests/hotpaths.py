@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
+from triolet_core.speedups import COMPILED, INTERFACE
 from triolet_gateway.protocol import _connection, _hot
-from triolet_gateway.protocol._choice import COMPILED
 
 
 def compiled() -> Any:
     """Return the compiled module; skips the test, visibly, where it is not built."""
     try:
-        return importlib.import_module(COMPILED)
+        module = importlib.import_module(COMPILED)
     except ImportError:
         pytest.skip("triolet-speedups is not built")
+    assert module.INTERFACE == INTERFACE, "triolet-speedups is to be built anew"
+    return module
 
 
 @pytest.fixture(scope="module", autouse=True, params=["python", "compiled"])

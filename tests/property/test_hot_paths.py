@@ -32,10 +32,6 @@ def peer(hot: Any, made: tuple[tuple[int, bool], bytes, bytes]) -> Any:
     return hot.Peer(version, limao=is_limao, key=secret, iv=iv)
 
 
-def test_they_have_the_same_interface(fast: Any) -> None:
-    assert fast.INTERFACE == _hot.INTERFACE
-
-
 @given(peers, st.binary(max_size=400))
 def test_keys(fast: Any, made: Any, data: bytes) -> None:
     one, other = peer(_hot, made), peer(fast, made)

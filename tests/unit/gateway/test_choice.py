@@ -5,8 +5,9 @@ from types import ModuleType
 
 import pytest
 
+from triolet_core.speedups import COMPILED, INTERFACE
 from triolet_gateway.protocol import _hot
-from triolet_gateway.protocol._choice import COMPILED, choose
+from triolet_gateway.protocol._choice import choose
 
 
 def installed(interface: int) -> ModuleType:
@@ -16,14 +17,14 @@ def installed(interface: int) -> ModuleType:
 
 
 def test_the_compiled_functions_are_used_if_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = installed(_hot.INTERFACE)
+    compiled = installed(INTERFACE)
     monkeypatch.setitem(sys.modules, COMPILED, compiled)
     assert choose({}) is compiled
     assert choose({"TRIOLET_PURE": "0"}) is compiled
 
 
 def test_a_variable_forces_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, COMPILED, installed(_hot.INTERFACE))
+    monkeypatch.setitem(sys.modules, COMPILED, installed(INTERFACE))
     assert choose({"TRIOLET_PURE": "1"}) is _hot
 
 
@@ -33,5 +34,5 @@ def test_python_does_without_the_compiled_functions(monkeypatch: pytest.MonkeyPa
 
 
 def test_compiled_functions_of_another_interface_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, COMPILED, installed(_hot.INTERFACE + 1))
+    monkeypatch.setitem(sys.modules, COMPILED, installed(INTERFACE + 1))
     assert choose({}) is _hot

@@ -348,3 +348,10 @@ class MessagePage:
 
     messages: tuple[Message, ...]
     more: bool
+
+
+class TextPage(NamedTuple):
+    """The same as the JSON text of an array of message objects (http-api.md, section 3.4)."""
+
+    text: bytes
+    more: bool

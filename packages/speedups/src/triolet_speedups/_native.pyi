@@ -24,6 +24,15 @@ def read_batch(
     int,
     int,
 ]: ...
+def page_text(
+    rows: list[tuple[bytes, bytes]],
+    prefix: bytes,
+    channel_id: str,
+    channel_type: int,
+    *,
+    between: tuple[int, int],
+    limit: int,
+) -> tuple[bytes, bool] | None: ...
 def write_recvs(
     recvs: Sequence[tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]], peers: Sequence[Peer]
 ) -> list[bytes]: ...

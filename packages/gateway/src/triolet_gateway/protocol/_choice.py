@@ -3,17 +3,13 @@
 Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from triolet_core import speedups
 from triolet_core.model import Receipt
 from triolet_gateway.protocol import _hot
 from triolet_gateway.protocol._hot import Mark, Read, RecvFields
-
-COMPILED = "triolet_speedups"
-PURE_VARIABLE = "TRIOLET_PURE"
-"""Environment variable; anything but empty and 0 forces Python."""
 
 
 class PeerLike(Protocol):
@@ -47,11 +43,5 @@ PURE = cast("HotPath", _hot)
 
 
 def choose(environ: Mapping[str, str]) -> HotPath:
-    """Return the compiled functions if they are installed, fit and are not switched off; else the Python ones."""
-    if environ.get(PURE_VARIABLE, "") not in ("", "0"):
-        return PURE
-    try:
-        compiled = importlib.import_module(COMPILED)
-    except ImportError:
-        return PURE
-    return cast("HotPath", compiled) if compiled.INTERFACE == _hot.INTERFACE else PURE
+    """Return the compiled functions if they are there and not switched off, else the Python ones."""
+    return cast("HotPath", speedups.find(environ)) or PURE

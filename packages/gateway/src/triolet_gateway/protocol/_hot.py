@@ -13,8 +13,6 @@ from triolet_gateway.protocol._crypto import SessionKeys
 from triolet_gateway.protocol._errors import PayloadError
 from triolet_gateway.protocol._varint import encode_length
 
-INTERFACE = 1
-"""Raised with every change of what these functions take or return; a compiled module of another one is not used."""
 RECV_OVERHEAD = 640
 """What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""
 
