@@ -320,9 +320,9 @@ async def by_channels(call: Call, body: ByChannelsBody) -> list[ConversationObje
 
 
 async def channels(call: Call, body: UidBody) -> list[ChannelName]:
-    """List the channels of a user's conversations; persons by the other uid."""
+    """List the channels of a user's conversations as they are stored: a person channel by the id of both its ends."""
     return [
-        ChannelName(channel_id=peer_of(each.channel, body.uid), channel_type=each.channel.type)
+        ChannelName(channel_id=each.channel.id, channel_type=each.channel.type)
         for each in call.broker.conversations.list(body.uid)
     ]
 
