@@ -173,6 +173,7 @@ class Gateway:
         """Return what the reference's dashboards read (http-api.md, section 8.3)."""
         counters = self.counters
         presence = self.broker.presence
+        logins = counters.logins_total + counters.login_failures_total
         return {
             "app_conn_count_total": len(self.sessions),
             "app_online_user_count_total": presence.user_count,
@@ -181,7 +182,10 @@ class Gateway:
             "app_sendack_packet_count_total": counters.sendacks_total,
             "app_recv_packet_count_total": counters.receives_total,
             "app_recvack_packet_count_total": counters.recvacks_total,
-            "app_conn_packet_count_total": counters.logins_total + counters.login_failures_total,
+            "app_conn_packet_count_total": logins,
+            "app_connack_packet_count_total": logins,
             "app_ping_count_total": counters.pings_total,
             "app_pong_count_total": counters.pings_total,
+            "system_extranet_incoming_bytes_total": counters.bytes_in_total,
+            "system_extranet_outgoing_bytes_total": counters.bytes_out_total,
         }
