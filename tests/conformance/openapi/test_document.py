@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from tools.openapi_digest import Digest, digest
 
+from triolet_api._guide import OTHER, group_of
 from triolet_api._openapi import document
 from triolet_api.routes import ROUTES
 
@@ -78,6 +80,20 @@ def fits(line: str, pattern: str) -> bool:
 def test_the_document_is_valid() -> None:
     """OpenAPI 3.1, with the schemas of the bodies."""
     assert [error.message for error in OpenAPIV31SpecValidator(document(ROUTES)).iter_errors()] == []
+
+
+def test_every_endpoint_is_in_a_group() -> None:
+    assert [route.path for route in ROUTES if group_of(route.path) == OTHER and not route.is_page] == []
+
+
+def test_every_example_fits_its_schema() -> None:
+    """What the page offers to send, by the validator of JSON schemas."""
+    for path, item in document(ROUTES)["paths"].items():
+        for operation in item.values():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is not None:
+                problems = list(OAS31Validator(content["schema"]).iter_errors(content["example"]))
+                assert problems == [], path
 
 
 def test_every_difference_from_the_contract_is_a_known_one() -> None:
