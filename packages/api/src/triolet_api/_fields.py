@@ -161,7 +161,7 @@ class Flag(_Kind):
         raise bad_field(name, value, "0 or 1")
 
     def schema(self) -> dict[str, Any]:
-        return self._described({"enum": [0, 1, True, False]})
+        return self._described({"type": ["integer", "boolean"], "enum": [0, 1, True, False]})
 
 
 @attrs.frozen(kw_only=True)
@@ -414,9 +414,14 @@ def schema_of(cls: type[Any]) -> dict[str, Any]:
         if kind.is_required:
             needs.append((key, *kind.names))
     required = [names[0] for names in needs if len(names) == 1]
-    choices = [{"anyOf": [{"required": [name]} for name in names]} for names in needs if len(names) > 1]
+    choices = [names for names in needs if len(names) > 1]
     schema: dict[str, Any] = {"type": "object", "properties": properties}
-    return schema | ({"required": required} if required else {}) | ({"allOf": choices} if choices else {})
+    if required:
+        schema["required"] = required
+    if choices:
+        schema["description"] = f"Needs {', and '.join(' or '.join(names) for names in choices)}."
+        schema["allOf"] = [{"anyOf": [{"required": [name]} for name in names]} for names in choices]
+    return schema
 
 
 def whole_number(value: Any) -> int | None:

@@ -83,6 +83,8 @@ class OldEvent:
 class OldEventBody:
     """Such an event, and its message."""
 
+    NEEDS: ClassVar[Needs] = (("event",),)
+
     client_msg_no: str = field(Text(missing=_NO_NUMBER))
     channel_id: str = field(Text(missing=_NO_CHANNEL))
     channel_type: int = field(TypeField())
