@@ -256,7 +256,7 @@ async def test_a_stream_as_in_1_2(tmp_path: Path) -> None:
         base = stored(1, "v1", setting=2, end=1, stream_data=encoded("one two"))
         assert await shown(api, "v1") == {**base, "event_meta": summary}
         assert await api.send("g", 2, stream_no="v1") == (400, "流已关闭！")
-        assert await api.send("other", 2, stream_no="v1") == (400, "流消息元数据不存在！")
+        assert await api.send("other", 2, stream_no="v1") == (400, "流的频道不匹配！")
         assert await api.send("g", 2, stream_no="none") == (400, "流消息元数据不存在！")
         refused = await api.post("/streammessage/end", {**GROUP, "stream_no": "none"})
         assert refused == (400, "流消息元数据不存在！")
