@@ -354,25 +354,27 @@ def fields_of(cls: type[Any]) -> list[tuple[str, str, Kind]]:
 
 
 @attrs.frozen
-class _Reader:
-    """How one field of a class is read. `default` is what it is if no name of it is given; None: it has to be read."""
+class _Readers:
+    """How the fields of a class are read: those that may be absent only if one of their names is given."""
 
-    attribute: str
-    key: str
-    names: tuple[str, ...]
-    kind: Kind
-    default: tuple[Any] | None
-
-
-_READERS: dict[type[Any], list[_Reader]] = {}
+    defaults: dict[str, Any]
+    """Attributes that may be absent, as they then are."""
+    always: list[tuple[str, str, Kind]]
+    by_name: dict[str, tuple[str, str, Kind]]
 
 
-def _readers(cls: type[Any]) -> list[_Reader]:
-    made = [
-        _Reader(name, key.lower(), (key.lower(), *kind.names), kind, _default(key, kind))
-        for name, key, kind in fields_of(cls)
-    ]
-    _READERS[cls] = made
+_READERS: dict[type[Any], _Readers] = {}
+
+
+def _readers(cls: type[Any]) -> _Readers:
+    made = _READERS[cls] = _Readers({}, [], {})
+    for attribute, key, kind in fields_of(cls):
+        default = _default(key, kind)
+        if default is None:
+            made.always.append((attribute, key.lower(), kind))
+        else:
+            (made.defaults[attribute],) = default
+            made.by_name.update(dict.fromkeys((key.lower(), *kind.names), (attribute, key.lower(), kind)))
     return made
 
 
@@ -395,12 +397,15 @@ def read_object(cls: type[Any], value: Any, rules: Rules) -> Any:
     if not isinstance(value, Mapping):
         raise ApiError("数据格式有误！", code="not_an_object")
     given = value if all(map(str.islower, value)) else {str(name).lower(): each for name, each in value.items()}
-    read: dict[str, Any] = {}
-    for reader in _READERS.get(cls) or _readers(cls):
-        if reader.default is not None and not any(name in given for name in reader.names):
-            (read[reader.attribute],) = reader.default
-        else:
-            read[reader.attribute] = reader.kind.read(reader.key, given, rules)
+    readers = _READERS.get(cls) or _readers(cls)
+    read = dict(readers.defaults)
+    for attribute, key, kind in readers.always:
+        read[attribute] = kind.read(key, given, rules)
+    for name in given:
+        reader = readers.by_name.get(name)
+        if reader is not None:
+            attribute, key, kind = reader
+            read[attribute] = kind.read(key, given, rules)
     return cls(**read)
 
 

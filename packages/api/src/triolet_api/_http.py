@@ -134,7 +134,7 @@ class _Parser:
 class _Connection:
     """One client. Answers its requests in order until it leaves, breaks a rule, or the server stops."""
 
-    def __init__(self, server: "HttpServer", sock: trio.socket.SocketType) -> None:
+    def __init__(self, server: "HttpServer", sock: socket.socket) -> None:
         self._server = server
         self._sock = sock
         self._parser = _Parser(server.limits.max_body_bytes)
@@ -179,7 +179,7 @@ class _Connection:
             self.since = trio.current_time()
             if self._server.is_stopping:
                 return False
-        data = await self._sock.recv(READ_BYTES)
+        data = await self._receive()
         if not data:
             return False
         if self.is_idle:
@@ -211,7 +211,7 @@ class _Connection:
         with trio.move_on_after(LAST_WORD_S):
             await self._refuse(status)
             self._sock.shutdown(socket.SHUT_WR)
-            while await self._sock.recv(READ_BYTES):
+            while await self._receive():
                 pass
         return False
 
@@ -253,9 +253,19 @@ class _Connection:
 
     async def _send(self, data: bytes) -> None:
         self.since = trio.current_time()
-        sent = await self._sock.send(data)
-        while sent < len(data):
-            sent += await self._sock.send(memoryview(data)[sent:])
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+
+    async def _receive(self) -> bytes:
+        """Wait for data. Straight from the socket: Trio's own calls would let others have a turn once more."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(READ_BYTES)
 
     async def write(self, data: bytes) -> None:
         """Send a part of an answer; the client has to take it in time."""
@@ -360,9 +370,11 @@ class HttpServer:
                 self.refused += 1
                 sock.close()
                 continue
-            nursery.start_soon(self._serve, sock)
+            plain = socket.socket(fileno=sock.detach())
+            plain.setblocking(False)  # noqa: FBT003  # the name of the method says it
+            nursery.start_soon(self._serve, plain)
 
-    async def _serve(self, sock: trio.socket.SocketType) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = _Connection(self, sock)

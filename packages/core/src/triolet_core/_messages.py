@@ -1,7 +1,6 @@
 """The send path: judge, seal, commit, acknowledge, deliver; and reading messages back."""
 
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -31,6 +30,7 @@ from triolet_core.model import (
     TextPage,
     channel_key,
     command_channel,
+    new_client_msg_no,
     parent_of,
 )
 from triolet_core.session import Session
@@ -155,7 +155,7 @@ class Messages:
 
     async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""
-        draft.client_msg_no = draft.client_msg_no or f"{uuid.uuid4().hex}0"
+        draft.client_msg_no = draft.client_msg_no or new_client_msg_no()
         persist = await self._is_kept(draft, key)
         if not persist or not draft.flags & SYNC_ONCE or reason != ReasonCode.SUCCESS:
             return Judged(draft, key, reason, persist)

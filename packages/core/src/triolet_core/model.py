@@ -1,6 +1,7 @@
 """Domain records and enumerations, no behaviour beyond naming a channel."""
 
 import enum
+import random
 import zlib
 from typing import NamedTuple
 
@@ -105,6 +106,14 @@ class ChannelKey(NamedTuple):
 
     id: str
     type: int
+
+
+def new_client_msg_no() -> str:
+    """Return a number for a message whose sender gave none: 32 hex digits and a 0, as the reference makes them.
+
+    It has to be unique, not secret: no system call for each.
+    """
+    return f"{random.getrandbits(128):032x}0"
 
 
 def slot_of(stored_id: str) -> int:

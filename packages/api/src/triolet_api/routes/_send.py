@@ -34,6 +34,7 @@ from triolet_core.model import (
     SETTING_STREAM,
     SYNC_ONCE,
     channel_key,
+    new_client_msg_no,
 )
 
 NO_PAYLOAD = "payload不能为空！"
@@ -232,7 +233,7 @@ async def _draft(call: Call, body: SendBody) -> tuple[Device, Draft]:
         body.channel_id or _temporary(call, body.subscribers, flags),
         body.channel_type if body.channel_id else int(ChannelType.TEMP),
         payload,
-        body.client_msg_no or f"{uuid.uuid4().hex}0",
+        body.client_msg_no or new_client_msg_no(),
         flags,
         body.setting | (SETTING_STREAM if body.is_stream else 0),
         body.expire,
