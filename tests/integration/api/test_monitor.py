@@ -94,16 +94,16 @@ async def test_the_charts_work_without_prometheus(tmp_path: Path) -> None:
     async with api_in(tmp_path) as api, client(api.server) as ann:
         await ann.connect("ann")
         with trio.fail_after(10):
-            while not await api.get("/metrics/app"):
+            while not await api.get("/metrics/app?latest=60"):
                 await ann.ping()
         [point, *_] = await api.get("/metrics/app?latest=60")
         rates = {f"{name}_packet_{kind}_rate" for name in PACKETS for kind in ("count", "bytes")}
         counts = {"conn_count", "online_user_count", "online_device_count", "timestamp"}
         assert set(point) == rates | counts
         assert point["conn_count"] in (0, 1)
-        [point, *_] = await api.get("/metrics/cluster")
+        [point, *_] = await api.get("/metrics/cluster?latest=60")
         assert point["channel_propose_count_rate"] == [{"label": "1", "value": 0.0}]
-        [point, *_] = await api.get("/metrics/system")
+        [point, *_] = await api.get("/metrics/system?latest=60")
         assert point["memstats_alloc_bytes"] > 1_000_000
         assert await api.get("/metrics/app?latest=0") == []
 

@@ -269,6 +269,47 @@ def test_a_good_body_is_taken_and_a_long_one_is_not(shared: Shared, path: str) -
     assert shared.http.get("/health").json() == {"status": "ok"}
 
 
+GETS = [route for route in ROUTES if route.method == "GET" and not route.is_page]
+ODD = (
+    "-1",
+    "1.5",
+    "abc",
+    str(2**63),
+    str(2**64),
+    "9" * 5000,
+    "%00",
+    "%FF",
+    "%ED%A0%80",
+    "x" * 600,
+    "a@b",
+    "[]",
+    "",
+    " ",
+)
+
+
+@pytest.mark.parametrize("path", [route.path for route in GETS])
+def test_an_odd_query_hurts_nobody(shared: Shared, path: str) -> None:
+    """Numbers that are none count as absent, texts that cannot be are refused; nothing is a 500."""
+    before, route = shared.commits(), next(each for each in GETS if each.path == path)
+    names = [name for _, name, _ in fields_of(route.query)] if route.query is not None else ["anything"]
+    for name in names:
+        for value in ODD:
+            answer = shared.ask("GET", f"{path_of(path)}?{name}={value}&{name}=2")
+            assert answer.status_code in (200, 400, 404), (name, value[:20], answer.text)
+    everything = "&".join(f"{name}={value}" for name in names for value in ("-1", "abc"))
+    assert shared.ask("GET", f"{path_of(path)}?{everything}").status_code in (200, 400, 404)
+    assert shared.commits() == before
+
+
+@pytest.mark.parametrize("path", [route.path for route in ROUTES if "{" in route.path and route.method != "ANY"])
+def test_an_odd_path_hurts_nobody(shared: Shared, path: str) -> None:
+    route = next(each for each in ROUTES if each.path == path)
+    for value in ("-1", "1.5", str(2**63), "9" * 5000, "%00", "%FF", "%2F", "%2e%2e%2fx", "x" * 600, "a@b", "%20"):
+        answer = shared.ask(route.method, re.sub(r"{\w+}", value, path), {} if route.method == "POST" else None)
+        assert answer.status_code in (200, 301, 307, 308, 400, 404), (value[:20], answer.text)
+
+
 _WITH_PAYLOAD = [
     path for path, body in VALID.items() if isinstance(body, dict) and "payload" in body and path != "/message/event"
 ]
