@@ -145,6 +145,11 @@ async def test_many_messages_at_once(tmp_path: Path) -> None:
             {"status": 400, "msg": "数据格式有误！", "code": "not_an_object"},
         ]
         assert await api.post("/message/sendbatch", []) == []
+        before = api.server.broker.statistics().commits_total
+        bodies = [message(f"u{number % 7}") for number in range(100)]
+        answers = await api.post("/message/sendbatch", [*bodies, {**bodies[0], "from_uid": "eve"}])
+        assert [each["message_seq"] for each in answers[:15]] == [1] * 7 + [2] * 7 + [3]
+        assert api.server.broker.statistics().commits_total == before + 2
         assert await api.post("/message/sendbatch", [{}] * 1001) == (400, "数据格式有误！: 1001 > 1000")
 
 

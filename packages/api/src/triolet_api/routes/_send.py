@@ -146,7 +146,10 @@ async def send(call: Call, body: SendBody) -> Any:
     if body.stream_no:
         return await _send_piece(call, body)
     sender, draft = await _draft(call, body)
-    receipt = await call.broker.messages.send(sender, draft)
+    return _answered(call, sender, draft, await call.broker.messages.send(sender, draft))
+
+
+def _answered(call: Call, sender: Device, draft: Draft, receipt: Receipt) -> Any:
     answer = answer_to(draft, receipt)
     if draft.is_stream and isinstance(answer, Sent):
         key = channel_key(sender.uid, draft.channel_id, draft.channel_type)
@@ -212,12 +215,36 @@ async def send_batch(call: Call, body: Nothing) -> Any:
 
 
 async def _send_each(call: Call, items: list[Any]) -> list[Any]:
+    """Neighbours of one sender are stored together; each item has its own answer."""
     if len(items) > MAX_BATCH:
         raise ApiError(f"{BAD_FORMAT}: {len(items)} > {MAX_BATCH}", code="list_too_long")
     answers: list[Any] = []
+    waiting: list[Draft] = []
+    sender = _sender("")
     for item in items:
         try:
-            answers.append(await send(call, read_object(SendBody, item, call.rules)))
+            body: SendBody = read_object(SendBody, item, call.rules)
+            if waiting and (body.stream_no or _sender(body.from_uid) != sender):
+                answers += await _send_all(call, sender, waiting)
+                waiting = []
+            if body.stream_no:
+                answers.append(await _send_piece(call, body))
+                continue
+            sender, draft = await _draft(call, body)
+        except ApiError as exc:
+            answers += [*(await _send_all(call, sender, waiting)), exc.as_json()]
+            waiting = []
+        else:
+            waiting.append(draft)
+    return [*answers, *(await _send_all(call, sender, waiting))]
+
+
+async def _send_all(call: Call, sender: Device, drafts: list[Draft]) -> list[Any]:
+    receipts = await call.broker.messages.send_many(sender, drafts) if drafts else []
+    answers: list[Any] = []
+    for draft, receipt in zip(drafts, receipts, strict=True):
+        try:
+            answers.append(_answered(call, sender, draft, receipt))
         except ApiError as exc:
             answers.append(exc.as_json())
     return answers
