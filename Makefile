@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
-MEMBERS := core gateway api webhook datasource
+MEMBERS := core gateway api webhook datasource client
 
 # Style rules, and the optional demand that every async function is a checkpoint: ours say so where they are not.
 # ASYNC127 asks for another HTTP client than httpx, which would be a decision of its own.
@@ -44,7 +44,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 types: setup
-	$(BIN)/mypy packages/core/src packages/gateway/src packages/api/src packages/webhook/src packages/datasource/src tests/typing
+	$(BIN)/mypy packages/core/src packages/gateway/src packages/api/src packages/webhook/src packages/datasource/src packages/client/src tests/typing
 
 format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
