@@ -28,20 +28,16 @@ from triolet_client._api import Api
 from triolet_client._errors import ApiUnavailable, ClientError
 from triolet_client._model import (
     AGENT,
-    DATA,
-    LIVE,
     PERSON,
     SYSTEM_UID,
-    TEMP,
     Channel,
     Conversation,
     Message,
     Settings,
     Statistics,
 )
-from triolet_client._positions import Positions, Verdict
+from triolet_client._positions import WITHOUT_CONVERSATION, Positions, Verdict
 
-_WITHOUT_CONVERSATION = frozenset({DATA, TEMP, LIVE})
 _BETWEEN_USERS = frozenset({PERSON, AGENT})
 _SYSTEM = Channel(SYSTEM_UID, PERSON)
 _COMMANDS_BETWEEN_SYNCS = 1000
@@ -105,6 +101,7 @@ class Feed:
 
     def push(self, message: Message, source: Source) -> None:
         """Take a message that arrived; beyond `Settings.inbox` it is let go, and caught up with."""
+        self.positions.begin_unlisted(message)
         if len(self._queue) >= self._settings.inbox:
             self.statistics.dropped += 1
             self.mark_stale()
@@ -226,7 +223,7 @@ class Feed:
         plan += [
             _Fetch(channel, seq + 1)
             for channel, seq in known.items()
-            if channel.type in _WITHOUT_CONVERSATION and channel not in listed
+            if channel.type in WITHOUT_CONVERSATION and channel not in listed
         ]
         system = known.get(_SYSTEM)
         start = await self._first_since(_SYSTEM, since) if system is None else system + 1

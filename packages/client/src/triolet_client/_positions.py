@@ -12,8 +12,9 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from triolet_client._model import Channel, Message
+from triolet_client._model import DATA, LIVE, TEMP, Channel, Message
 
+WITHOUT_CONVERSATION = frozenset({DATA, TEMP, LIVE})
 _INTERVALS = 64
 """Runs of own messages remembered per channel; the oldest is forgotten, and recognised by its client_msg_no."""
 K = TypeVar("K")
@@ -99,6 +100,12 @@ class Positions:
         place = self._place(channel)
         place.seq = seq if place.seq is None else max(place.seq, seq)
         self._absorb(place)
+
+    def begin_unlisted(self, message: Message) -> None:
+        """Note where a channel begins that no list of conversations will name: with its first message that arrived."""
+        is_unlisted = message.channel.type in WITHOUT_CONVERSATION and not message.is_command
+        if is_unlisted and message.seq > 0 and message.is_stored and self.of(message.channel) is None:
+            self.settle(message.channel, message.seq - 1)
 
     def sending(self, client_msg_no: str) -> None:
         """Note the number of a message before it goes out."""
