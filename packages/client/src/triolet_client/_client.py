@@ -151,7 +151,7 @@ class Client:
             client_msg_no: A unique number; empty makes one.
             red_dot: Whether it counts as unread.
             no_persist: Whether it goes only to those who are online and is not stored.
-            sync_once: Whether it is a command: kept for each receiver until one device has taken it.
+            sync_once: Whether its readers take it for a command; only those that the API sends are kept per user.
             expire: Seconds after which it is nothing any more; 0: never.
             topic: A word to search by.
             setting: More bits of the protocol (wire-protocol.md, section 5.4).

@@ -89,7 +89,7 @@ class Message:
 
     @property
     def is_command(self) -> bool:
-        """Whether it is a command: kept for the user until one device has taken it."""
+        """Whether it is a command; one that the API sent is kept for the user until one device has taken it."""
         return bool(self.flags & SYNC_ONCE)
 
     @property
