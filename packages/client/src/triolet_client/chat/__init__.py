@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if exc.name is None or not exc.name.startswith("prompt_toolkit"):
             raise
         return _complain("the screen is missing: pip install 'triolet-client[chat]'", BAD_USE)
+    before = logging.root.manager.disable
     logging.disable()  # the screen is no place for a log; it shows the state of the connection itself
     try:
         anyio.run(partial(chat, options), backend="asyncio")
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(exc), BAD_USE)
     except KeyboardInterrupt:
         return STOPPED
+    finally:
+        logging.disable(before)
     return STOPPED
 
 

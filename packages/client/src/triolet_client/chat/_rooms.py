@@ -28,6 +28,8 @@ class Line:
     """What became of an own message."""
     key: str = ""
     """The message's own number: a message that comes twice has one line."""
+    is_followed: bool = False
+    """Whether a streamed message's text is being filled in."""
     seq: int = 0
     """Its place in the channel, 0 if it has none."""
 
@@ -52,15 +54,17 @@ class Room:
         """The lowest place in the channel that is shown, 0 if none is."""
         return min((line.seq for line in self.lines if line.seq), default=0)
 
-    def add(self, line: Line) -> None:
-        """Add a line in its place by time, unless it is there."""
-        if line.key and any(each.key == line.key for each in reversed(self.lines)):
-            return
+    def add(self, line: Line) -> Line:
+        """Add a line in its place by time; returns the one that is there if it is already."""
+        for known in reversed(self.lines):
+            if line.key and known.key == line.key:
+                return known
         place = len(self.lines)
         while place and self.lines[place - 1].timestamp > line.timestamp:
             place -= 1
         self.lines.insert(place, line)
         del self.lines[:-LINES]
+        return line
 
 
 class Rooms:
@@ -105,19 +109,17 @@ class Rooms:
     def arrived(self, message: Message) -> Line:
         """Add a message that arrived."""
         room = self.get(message.channel)
-        line = self.line_of(message)
-        room.add(line)
+        line = room.add(self.line_of(message))
         if room is not self.current and not line.is_own:
             room.unread += 1
         elif self.scroll:
             self.scroll += 1  # what is being read stays where it is
         return line
 
-    def loaded(self, room: Room, messages: Iterable[Message]) -> None:
-        """Add what was read back."""
+    def loaded(self, room: Room, messages: Iterable[Message]) -> list[Line]:
+        """Add what was read back; returns the lines."""
         room.is_loaded = True
-        for message in messages:
-            room.add(self.line_of(message))
+        return [room.add(self.line_of(message)) for message in messages]
 
     def line_of(self, message: Message) -> Line:
         """Return the line of a message."""
@@ -134,10 +136,8 @@ class Rooms:
 
     def sending(self, room: Room, text: str, number: str) -> Line:
         """Add a message that is on its way."""
-        line = Line(int(time.time()), self.uid, printable(text), is_own=True, mark=SENDING, key=number)
-        room.add(line)
         self.scroll = 0
-        return line
+        return room.add(Line(int(time.time()), self.uid, printable(text), is_own=True, mark=SENDING, key=number))
 
 
 def answered(line: Line, receipt: Receipt) -> None:

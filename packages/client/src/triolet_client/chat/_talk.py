@@ -36,6 +36,14 @@ class _Load:
     is_asked: bool = False
 
 
+@attrs.frozen
+class _Stream:
+    """A streamed message and its line."""
+
+    message: Message
+    line: Line
+
+
 class Chat:
     """One user at one terminal."""
 
@@ -45,13 +53,14 @@ class Chat:
         self._rooms = Rooms(client.login.uid)
         self._screen = Screen(self._rooms, self._status, self._on_text, self._on_step, source=source, output=output)
         self._to_send, self._outgoing = anyio.create_memory_object_stream[_Outgoing](_WAITING)
+        self._to_follow, self._following = anyio.create_memory_object_stream[_Stream](_WAITING)
         self._to_load, self._loading = anyio.create_memory_object_stream[_Load](_WAITING)
 
     async def run(self) -> None:
         """Show the screen until the user leaves."""
-        with self._to_send, self._to_load, self._outgoing, self._loading:
+        with self._to_send, self._to_load, self._to_follow, self._outgoing, self._loading, self._following:
             async with anyio.create_task_group() as tasks:
-                for job in (self._receive, self._watch, self._send, self._load):
+                for job in (self._receive, self._watch, self._send, self._load, self._follow_all):
                     tasks.start_soon(job)
                 await self._begin()
                 await self._screen.run()
@@ -141,23 +150,35 @@ class Chat:
 
     async def _load_room(self, room: Room, *, is_asked: bool) -> None:
         messages = await self._client.history(room.channel, before=room.first_seq, limit=_HISTORY)
-        self._rooms.loaded(room, messages)
+        for message, line in zip(messages, self._rooms.loaded(room, messages), strict=True):
+            self._follow_soon(message, line)
         if is_asked and not messages:
             self._screen.notice = "there is nothing earlier"
 
     async def _receive(self) -> None:
+        try:
+            while True:
+                message = await self._client.receive()
+                self._follow_soon(message, self._rooms.arrived(message))
+                if self._rooms.current is not None and message.channel == self._rooms.current.channel:
+                    self._on_step()
+                self._screen.refresh()
+        except ClientError:
+            self._screen.refresh()  # the bar says why
+
+    def _follow_soon(self, message: Message, line: Line) -> None:
+        if not message.setting & _STREAM_BITS or line.is_followed:
+            return
+        try:
+            self._to_follow.send_nowait(_Stream(message, line))
+            line.is_followed = True
+        except anyio.WouldBlock:
+            line.mark = f"{FAILED} too many streams at once"
+
+    async def _follow_all(self) -> None:
         async with anyio.create_task_group() as streams:
-            try:
-                while True:
-                    message = await self._client.receive()
-                    line = self._rooms.arrived(message)
-                    if message.setting & _STREAM_BITS:
-                        streams.start_soon(self._follow, message, line)
-                    if self._rooms.current is not None and message.channel == self._rooms.current.channel:
-                        self._on_step()
-                    self._screen.refresh()
-            except ClientError:
-                self._screen.refresh()  # the bar says why
+            async for each in self._following:
+                streams.start_soon(self._follow, each.message, each.line)
 
     async def _follow(self, message: Message, line: Line) -> None:
         """Show the text of a streamed message as it grows."""
