@@ -1,5 +1,6 @@
 """Programs of other packages behind `triolet`: entry points of the group `triolet.commands`."""
 
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -10,8 +11,8 @@ from triolet_core._cli_plugin import PROGRAMS
 
 
 def program(words: Sequence[str]) -> int:
-    """Print its words; its exit code is their number."""
-    print("program", *words)
+    """Write its words; its exit code is their number."""
+    sys.stdout.write(" ".join(["program", *words]) + "\n")
     return len(words)
 
 

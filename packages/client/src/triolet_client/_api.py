@@ -140,9 +140,13 @@ class Api:
         await self.post("/channel", body)
 
     async def set_temporary(self, channel_id: str, members: Iterable[str]) -> None:
-        """Set the members of a temporary channel; none ends it."""
+        """Set the members of a temporary channel, at least one."""
         body = {"channel_id": channel_id, "uids": list(members)}
         await self.post("/tmpchannel/subscriber_set", body)  # noqa: S108  # a path of the API
+
+    async def delete_channel(self, channel: Channel) -> None:
+        """End a channel: its members, lists and messages are deleted."""
+        await self.post("/channel/delete", {"channel_id": channel.id, "channel_type": channel.type})
 
     async def send(
         self,

@@ -227,7 +227,8 @@ class Feed:
         ]
         system = known.get(_SYSTEM)
         start = await self._first_since(_SYSTEM, since) if system is None else system + 1
-        plan.append(_Fetch(_SYSTEM, start))
+        if start:
+            plan.append(_Fetch(_SYSTEM, start))
         self._plan.extend(plan)
         self._planned = wanted
         self._asked_at = asked_at
@@ -255,7 +256,10 @@ class Feed:
         return max(self._newest, int(self._asked_at + self.server_offset_s) - _CLOCK_MARGIN_S)
 
     async def _first_since(self, channel: Channel, since: int) -> int:
-        """Return the first number of a channel whose message is no older than `since`; backwards, page by page."""
+        """Return the first number of a channel whose message is no older than `since`, 0 if the channel is empty.
+
+        Backwards, page by page.
+        """
         if not since:
             return 1
         above, start = 0, 0
@@ -263,7 +267,7 @@ class Feed:
             at = start
             page = await self._ask(lambda api: api.older(channel, at, self._settings.page))  # noqa: B023  # awaited here
             if not page.messages:
-                return above or 1
+                return above
             old = [message.seq for message in page.messages if message.timestamp < since]
             if old:
                 return old[-1] + 1
