@@ -74,6 +74,8 @@ class Broker:
     queues: DurableQueues
     metrics: Metrics
     started_at: float
+    clock_s: Callable[[], float] = time.time
+    """The time of day, in seconds since 1970."""
     endpoints: dict[str, str] = attrs.Factory(dict)
     """What each listener is bound to, host:port by kind: tcp, ws, http."""
     services: dict[str, Any] = attrs.Factory(dict)
@@ -166,6 +168,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
             queues=DurableQueues(store),
             metrics=Metrics(),
             started_at=clock_s(),
+            clock_s=clock_s,
             store=store,
             lanes=lanes,
         )

@@ -41,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = _with_command(sys.argv[1:] if argv is None else argv)
     try:
-        spec = None if words[0] in _COMMANDS or words[0].startswith("-") else _cli_plugin.find(words[0])
+        is_ours = words[0] in _COMMANDS or words[0].startswith("-")
+        program = None if is_ours else _cli_plugin.find_program(words[0])
+        if program is not None:
+            return program(words[1:])
+        spec = None if is_ours else _cli_plugin.find(words[0])
         arguments = _parser(spec).parse_args(words)
         return _COMMANDS.get(arguments.command, partial(_plugin_command, spec))(arguments)
     except ConfigError as exc:
@@ -73,8 +77,8 @@ def _parser(spec: PluginSpec | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triolet",
         description="The triolet IM server.",
-        epilog="Exit codes: 0 stopped, 1 failed while running, 2 configuration, 3 store. A plugin may have commands"
-        " too: triolet PLUGIN --help.",
+        epilog="Exit codes: 0 stopped, 1 failed while running, 2 configuration, 3 store. Plugins and other packages may"
+        " have commands too: triolet PLUGIN --help, triolet chat --help.",
     )
     parser.add_argument("--version", action="version", version=_version_text())
     commands = parser.add_subparsers(dest="command", required=True)

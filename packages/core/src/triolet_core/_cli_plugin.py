@@ -1,16 +1,41 @@
-"""Commands that plugins add: `triolet PLUGIN …`, on the store of a stopped server."""
+"""Commands that other packages add.
+
+`triolet PLUGIN …` runs a plugin's command on the store of a stopped server; `triolet PROGRAM …` hands the words over to
+a program of the entry-point group `triolet.commands`, which needs no server here: a client, say.
+"""
 
 import argparse
 import math
+from collections.abc import Callable, Sequence
+from importlib import metadata
 
 import structlog
 import trio
 
 from triolet_core._broker import open_broker
 from triolet_core.config import ServerConfig, section
-from triolet_core.errors import StoreError
+from triolet_core.errors import PluginError, StoreError
 from triolet_core.plugin import PluginContext, PluginSpec, discover_plugins
 from triolet_core.store import FILE_NAME
+
+PROGRAMS = "triolet.commands"
+Program = Callable[[Sequence[str]], int]
+"""Gets the words behind its name, returns the exit code."""
+
+
+def find_program(name: str) -> Program | None:
+    """Return the installed program of this name.
+
+    Raises:
+        PluginError: It cannot be loaded.
+    """
+    for entry in metadata.entry_points(group=PROGRAMS, name=name):
+        try:
+            program: Program = entry.load()
+        except Exception as exc:
+            raise PluginError(entry.name, "loading") from exc
+        return program
+    return None
 
 
 def find(name: str) -> PluginSpec | None:

@@ -1,6 +1,7 @@
 """The composition root: a broker with plugins around a block of the caller's."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -36,7 +37,9 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(config: ServerConfig, *, plugins: Iterable[PluginSpec] | None = None) -> AsyncIterator[Server]:
+async def open_server(
+    config: ServerConfig, *, plugins: Iterable[PluginSpec] | None = None, clock_s: Callable[[], float] = time.time
+) -> AsyncIterator[Server]:
     """Run a server around a block of the caller's task.
 
     Leaving the block, also with an error, stops gracefully: plugins in reverse order within `shutdown.timeout`, then
@@ -46,6 +49,7 @@ async def open_server(config: ServerConfig, *, plugins: Iterable[PluginSpec] | N
     Args:
         config: All settings.
         plugins: What to run, if enabled; None is every installed plugin.
+        clock_s: Tells the time of day, in seconds since 1970.
 
     Raises:
         ConfigError: The plugins cannot be put in order.
@@ -55,7 +59,7 @@ async def open_server(config: ServerConfig, *, plugins: Iterable[PluginSpec] | N
     specs = tuple(plugins) if plugins is not None else await _discover()
     error: BaseException | None = None
     try:
-        async with open_broker(config) as broker:
+        async with open_broker(config, clock_s=clock_s) as broker:
             try:
                 async with open_host(broker, config, specs) as host:
                     yield Server(broker, host)

@@ -1,7 +1,6 @@
 """May this client in, and what is it told?"""
 
 import os
-import time
 
 import attrs
 
@@ -54,7 +53,7 @@ async def _decide(gateway: Gateway, connection: wire.Connection | wire.JsonConne
         answer = connection.accept(
             os.urandom(32),
             gateway.salt(),
-            time_diff_ms=_fit(int(time.time() * 1000) - connect.client_timestamp),
+            time_diff_ms=_fit(int(gateway.broker.clock_s() * 1000) - connect.client_timestamp),
             node_id=gateway.node_id,
             encrypt=not gateway.config.disable_encryption,
         )

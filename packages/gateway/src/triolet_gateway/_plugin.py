@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,12 @@ class _Listener:
     serve: _listen.Serve
 
 
-async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]) -> None:
+async def run(
+    context: PluginContext[Any],
+    *,
+    task_status: trio.TaskStatus[None],
+    on_ready: Callable[[Gateway], None] = lambda gateway: None,
+) -> None:
     """Serve clients until the host asks for an end; then acknowledge what was sent and close."""
     async with trio.open_nursery() as connections:
         gateway = Gateway(context, connections)
@@ -43,6 +49,7 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
             kinds = await _listen_on_all(gateway, listeners)
             connections.start_soon(gateway.turn_wheel)
             connections.start_soon(gateway.retry_forever)
+            on_ready(gateway)
             task_status.started()
             await context.stopping.wait()
             gateway.is_stopping = True

@@ -1,6 +1,5 @@
 """What one connection has carried."""
 
-import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,7 +31,7 @@ class Traffic:
 
 def statistics_of(session: "ClientSession") -> ConnectionStatistics:
     """Return the counters of a session, its times as seconds since 1970."""
-    to_unix = time.time() - trio.current_time()
+    to_unix = session.gateway.broker.clock_s() - trio.current_time()
     return ConnectionStatistics(
         connection_id=session.connection_id,
         device=session.device,

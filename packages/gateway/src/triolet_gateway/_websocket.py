@@ -19,53 +19,61 @@ PACKETS_PER_MESSAGE = 5
 CLOSE_TIMEOUT_S = 1.0
 
 
-class WebSocketOutbox:
-    """Frames that wait for the writer task of one connection."""
+class FrameQueue:
+    """Frames that wait for the writer task of one connection, bounded by their bytes."""
 
     def __init__(self, limit: int, scope: trio.CancelScope) -> None:
-        self._frames: deque[bytes] = deque()
         self._limit = limit
         self._scope = scope
         self._wake = trio.Event()
-        self._is_finished = False
         self._is_text = False
+        self.frames: deque[bytes] = deque()
+        self.is_finished = False
         self.pending = 0
 
     def use_text(self) -> None:
-        """Send text messages from now on."""
+        """Take every frame for UTF-8 text from now on."""
         self._is_text = True
 
     def write(self, frames: Sequence[bytes]) -> bool:
-        """Queue frames, a message each."""
+        """Queue frames, a message each; False if they do not fit or nothing more may come."""
         size = sum(map(len, frames))
-        if self._is_finished or self.pending + size > self._limit:
+        if self.is_finished or self.pending + size > self._limit:
             return False
         self.pending += size
-        self._frames.extend(filter(None, frames))
+        self.frames.extend(filter(None, frames))
         self._wake.set()
         return True
 
-    async def drain(self, websocket: trio_websocket.WebSocketConnection) -> None:
-        """Send what is queued until finished, then close the connection with a handshake."""
-        while True:
-            while self._frames:
-                frame = self._frames.popleft()
-                await websocket.send_message(frame.decode() if self._is_text else frame)
-                self.pending -= len(frame)
-            if self._is_finished:
-                await websocket.aclose()
-                return
-            self._wake = trio.Event()
-            await self._wake.wait()
+    async def wait(self) -> None:
+        """Wait until there is something to do."""
+        self._wake = trio.Event()
+        await self._wake.wait()
 
     def finish(self) -> None:
         """Close once everything is out."""
-        self._is_finished = True
+        self.is_finished = True
         self._wake.set()
 
     def abort(self) -> None:
         """End the connection now."""
         self._scope.cancel()
+
+
+class WebSocketOutbox(FrameQueue):
+    """Outbox of a WebSocket."""
+
+    async def drain(self, websocket: trio_websocket.WebSocketConnection) -> None:
+        """Send what is queued until finished, then close the connection with a handshake."""
+        while True:
+            while self.frames:
+                frame = self.frames.popleft()
+                await websocket.send_message(frame.decode() if self._is_text else frame)
+                self.pending -= len(frame)
+            if self.is_finished:
+                await websocket.aclose()
+                return
+            await self.wait()
 
 
 async def serve(gateway: Gateway, sock: socket.socket, peer: Peer) -> None:

@@ -1,0 +1,35 @@
+"""A client of WuKongIM servers, triolet among them, on Trio or asyncio."""
+
+from triolet_client._api import Api as Api
+from triolet_client._api import text_of as text_of
+from triolet_client._client import Client as Client
+from triolet_client._client import Messages as Messages
+from triolet_client._client import open_client as open_client
+from triolet_client._errors import ApiError as ApiError
+from triolet_client._errors import ApiUnavailable as ApiUnavailable
+from triolet_client._errors import ClientClosed as ClientClosed
+from triolet_client._errors import ClientError as ClientError
+from triolet_client._errors import ConnectionFailed as ConnectionFailed
+from triolet_client._errors import Kicked as Kicked
+from triolet_client._errors import NoApi as NoApi
+from triolet_client._errors import NotAcknowledged as NotAcknowledged
+from triolet_client._errors import Refused as Refused
+from triolet_client._model import Backoff as Backoff
+from triolet_client._model import Channel as Channel
+from triolet_client._model import Conversation as Conversation
+from triolet_client._model import DeviceFlag as DeviceFlag
+from triolet_client._model import Event as Event
+from triolet_client._model import Lane as Lane
+from triolet_client._model import Login as Login
+from triolet_client._model import Message as Message
+from triolet_client._model import Presence as Presence
+from triolet_client._model import Reason as Reason
+from triolet_client._model import Receipt as Receipt
+from triolet_client._model import Settings as Settings
+from triolet_client._model import Statistics as Statistics
+from triolet_client._streams import EventReader as EventReader
+from triolet_client._streams import StreamReader as StreamReader
+from triolet_client._streams import StreamState as StreamState
+from triolet_client._streams import StreamWriter as StreamWriter
+from triolet_client._transport import Connector as Connector
+from triolet_client._transport import Transport as Transport
