@@ -4,18 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 MEMBERS := core gateway api webhook datasource client
+SPEEDUPS := packages/speedups
+CARGO := $(shell command -v cargo)
+BUILT := $(VENV)/.speedups-$(if $(CARGO),compiled,pure)
 
 # Style rules, and the optional demand that every async function is a checkpoint: ours say so where they are not.
 # ASYNC127 asks for another HTTP client than httpx, which would be a decision of its own.
 ASYNC_IGNORED := ASYNC127,ASYNC109,ASYNC113,ASYNC114,ASYNC124,ASYNC128,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check lint types format lock bench wheels clean
+.PHONY: help setup serve test check lint types format lock bench wheels rust clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
-setup: $(VENV)/.ready ## install everything into .venv
+setup: $(VENV)/.ready $(BUILT) ## install everything into .venv
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "triolet needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
@@ -27,6 +30,16 @@ $(VENV)/.ready: uv.lock pyproject.toml $(wildcard packages/*/pyproject.toml) | $
 	$(BIN)/uv export --quiet --frozen --all-packages --all-groups --no-emit-workspace --no-header --output-file $(VENV)/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $(VENV)/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach m,$(MEMBERS),--editable packages/$(m)) --editable .
+	@touch $@
+
+# The compiled hot path is a bonus: without cargo, or if it cannot be built, the same functions run in Python.
+$(BUILT): $(VENV)/.ready $(wildcard $(SPEEDUPS)/Cargo.* $(SPEEDUPS)/rust/*.rs)
+ifdef CARGO
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable $(SPEEDUPS) \
+		|| echo "triolet-speedups could not be built (see above); the server runs in pure Python"
+else
+	@echo "there is no cargo: triolet-speedups is not built, the server runs in pure Python"
+endif
 	@touch $@
 
 serve: setup ## start the server with its data in ./data
@@ -44,7 +57,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 types: setup
-	$(BIN)/mypy packages/core/src packages/gateway/src packages/api/src packages/webhook/src packages/datasource/src packages/client/src tests/typing
+	$(BIN)/mypy packages/core/src packages/gateway/src packages/api/src packages/webhook/src packages/datasource/src packages/client/src packages/speedups/src tests/typing
 
 format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -56,9 +69,16 @@ lock: $(BIN)/uv ## resolve anew and write uv.lock
 bench: setup ## run the benchmarks, results as JSON
 	$(BIN)/python -m benchmarks
 
-wheels: setup ## build the six distributions into dist/
-	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --wheel --all-packages --out-dir dist
-	$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --wheel --out-dir dist .
+wheels: setup ## build every distribution into dist/, that of packages/speedups where cargo is found
+	for package in $(MEMBERS:%=packages/%) .; do \
+		$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python --wheel --out-dir dist $$package || exit; \
+	done
+ifdef CARGO
+	$(BIN)/maturin build --quiet --release --locked --manifest-path $(SPEEDUPS)/Cargo.toml --out dist
+endif
+
+rust: setup ## format, lints and unit tests of packages/speedups, which take cargo
+	cd $(SPEEDUPS) && cargo fmt --check && cargo clippy --quiet --locked --all-targets -- -D warnings && cargo test --quiet --locked
 
 clean: ## remove the environment
 	rm -rf $(VENV)

@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from benchmarks.load import ROWS, rss_kb
 RESULTS = Path(__file__).parent / "results"
 QUICK = ["--seconds", "3", "--messages", "10000", "--logins", "500", "--connections", "1000"]
 TICK = os.sysconf("SC_CLK_TCK")
+DEAD_WEBHOOK = "dead_webhook"
+UNITS = {"idle_memory": "kb_per_connection", DEAD_WEBHOOK: "ratio"}
+"""What a row counts, if not things per second."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -72,6 +76,17 @@ def run_row(row: str, options: list[str], settings: list[str]) -> dict[str, Any]
         shutil.rmtree(directory)
 
 
+def run_dead_webhook(options: list[str], settings: list[str]) -> dict[str, Any]:
+    """Run person_to_person without a webhook and with one whose receiver takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"webhook.httpAddr=http://127.0.0.1:{silent.getsockname()[1]}/"
+        without = [run_row("person_to_person", options, settings)]
+        beside = run_row("person_to_person", options, [*settings, address])
+        without.append(run_row("person_to_person", options, settings))
+    mean = statistics.mean(run["per_second"] for run in without)
+    return {"ratio": round(beside["per_second"] / mean, 3), "without": without, "with": beside}
+
+
 def machine() -> dict[str, Any]:
     cpu = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
@@ -89,7 +104,8 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="a few seconds a row")
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    rows_there_are = [*ROWS, DEAD_WEBHOOK]
+    parser.add_argument("--only", nargs="+", choices=rows_there_are, default=rows_there_are)
     parser.add_argument("--runs", type=int, default=1, help="runs of each row; the median counts")
     parser.add_argument("-e", dest="settings", action="append", default=[], help="a setting of the server")
     args = parser.parse_args()
@@ -97,11 +113,15 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     rows: dict[str, Any] = {}
     for row in args.only:
-        runs = [run_row(row, QUICK if args.quick else [], args.settings) for _ in range(args.runs)]
-        key = "kb_per_connection" if row == "idle_memory" else "per_second"
+        options = QUICK if args.quick else []
+        runs = [
+            run_dead_webhook(options, args.settings) if row == DEAD_WEBHOOK else run_row(row, options, args.settings)
+            for _ in range(args.runs)
+        ]
+        key = UNITS.get(row, "per_second")
         median = statistics.median(run[key] for run in runs)
-        rows[row] = {"median": round(median, 1), "unit": key, "runs": runs}
-        print(f"{row:18} {median:12,.1f} {key}", flush=True)
+        rows[row] = {"median": round(median, 3), "unit": key, "runs": runs}
+        print(f"{row:18} {median:12,.{2 if key == 'ratio' else 1}f} {key}", flush=True)
     RESULTS.mkdir(exist_ok=True)
     report = {"machine": machine(), "settings": args.settings, "quick": args.quick, "rows": rows}
     path = RESULTS / "latest.json"

@@ -6,9 +6,10 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import pytest
@@ -68,6 +69,10 @@ class Tab:
         for domain in ("Page", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
 
+    async def close_browser(self) -> None:
+        self._session = None
+        await self.call("Browser.close")
+
     async def resize(self, width: int, height: int) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         await self.call("Emulation.setDeviceMetricsOverride", **metrics)
@@ -100,10 +105,16 @@ class Tab:
     async def fill(self, selector: str, value: str) -> None:
         """Type into the field that a selector finds."""
         where = json.dumps(selector)
-        await self.wait_for(f"document.querySelector({where})")
+        await self.wait_for(f"document.querySelector({where}) !== null")
         await self.evaluate(f"document.querySelector({where}).focus()")
         await self.evaluate(f"document.querySelector({where}).select()")
         await self.call("Input.insertText", text=value)
+
+    async def click(self, selector: str) -> None:
+        """Click on the first element of a selector, once there is one."""
+        where = json.dumps(selector)
+        await self.wait_for(f"document.querySelector({where}) !== null")
+        await self.evaluate(f"document.querySelector({where}).click()")
 
     async def press(self, label: str, within: str = "body") -> None:
         """Press the first visible button with a label, once it can be pressed."""
@@ -125,17 +136,28 @@ async def browser_tab(profile: Path) -> AsyncIterator[Tab]:
     assert CHROMIUM is not None
     words = [CHROMIUM, *_ARGUMENTS.split(), f"--user-data-dir={profile}"]
     async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            lambda task_status: trio.run_process(
-                words, stdin=PIPE, stdout=PIPE, stderr=PIPE, check=False, task_status=task_status
-            )
-        )
-        assert process.stderr is not None
-        said = b""
-        while (found := _LISTENING.search(said)) is None:
-            said += await process.stderr.receive_some()
-        async with trio_websocket.open_websocket_url(found[1].decode(), max_message_size=64 << 20) as websocket:
+        run = partial(trio.run_process, words, stdin=PIPE, stdout=DEVNULL, stderr=PIPE, check=False)
+        process = await nursery.start(run)
+        found = await _address(process.stderr)
+        nursery.start_soon(_drain, process.stderr)
+        async with trio_websocket.open_websocket_url(found, max_message_size=64 << 20) as websocket:
             tab = Tab(websocket)
             await tab.attach()
             yield tab
-        nursery.cancel_scope.cancel()
+            await tab.close_browser()
+        # The nursery waits for the process.
+
+
+async def _address(stream: trio.abc.ReceiveStream) -> str:
+    said = b""
+    while (found := _LISTENING.search(said)) is None:
+        more = await stream.receive_some()
+        assert more, f"chromium ended: {said.decode(errors='replace')}"
+        said += more
+    return found[1].decode()
+
+
+async def _drain(stream: trio.abc.ReceiveStream) -> None:
+    """Take what the browser goes on to say, so that it never has to wait."""
+    async for _ in stream:
+        pass

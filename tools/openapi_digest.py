@@ -1,8 +1,9 @@
 """Condense an OpenAPI document to what a caller depends on: endpoints, the members of requests and of answers.
 
 A member is named by its path, `messages[].header.red_dot`, with the JSON kinds it may have; a `!` says that it must be
-there whenever what holds it is. A member of all alternatives of a schema counts as one of the whole. Response headers,
-descriptions, limits and formats are left out, and so is what an answer without JSON looks like.
+there whenever what holds it is. A member of all alternatives of a schema counts as one of the whole; of members that
+replace one another none is marked. Response headers, descriptions, limits and formats are left out, and so is what an
+answer without JSON looks like.
 
 Usage: python tools/openapi_digest.py CONTRACT.yaml tests/conformance/openapi/contract.json
 """
@@ -93,7 +94,7 @@ def _member(
 def _alternatives(document: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a schema, or those that it is a choice of, references followed."""
     schema = _followed(document, schema)
-    choices = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    choices = () if "properties" in schema else [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
     if not choices:
         yield schema
     for each in choices:

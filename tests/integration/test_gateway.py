@@ -17,7 +17,7 @@ import trio.testing
 import triolet_gateway
 from tests.wkclient import Client, client
 from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Event, Server, ServerConfig, open_server
-from triolet_core.model import NO_PERSIST, RED_DOT
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 from triolet_gateway import GatewayConfig
 from triolet_gateway import protocol as wire
 
@@ -68,6 +68,32 @@ async def test_the_senders_other_device_gets_a_copy_without_red_dot(tmp_path: Pa
         assert (copy.channel_id, copy.flags) == ("bob", 0)
         await here.ping()
         assert not [event for event in here.waiting if isinstance(event, wire.RecvReceived)]
+
+
+async def test_a_burst_in_a_group_reaches_every_member_in_order_whatever_its_transport(tmp_path: Path) -> None:
+    """Each receiver with its own keys; only the sender's other device sees it without red dot; acked once for all."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(server_in(tmp_path, retry_interval=0.2, retry_scan_interval=0.05))
+        await server.broker.channels.create(ChannelKey("g", 2), ChannelInfo(), ["ann", *(f"m{n}" for n in range(6))])
+        ann, *members = [
+            await stack.enter_async_context(client(server, kind)) for kind in ("tcp", "tcp", "tcp", "ws", "ws", "tcp")
+        ]
+        assert await ann.connect("ann", version=4) == 1
+        other, *members = members
+        assert await other.connect("ann", flag=1) == 1
+        for number, member in enumerate(members):
+            assert await member.connect(f"m{number}", version=5 - number % 2) == 1
+        count = 30
+        await ann.send_raw(b"".join(ann.message("g", str(n).encode(), channel_type=2) for n in range(count)))
+        for member in (other, *members):
+            received = [await member.receive(ack=member is not members[0]) for _ in range(count)]
+            assert [recv.payload for recv in received] == [str(n).encode() for n in range(count)]
+            assert {(recv.from_uid, recv.channel_id) for recv in received} == {("ann", "g")}
+            assert {recv.flags & RED_DOT for recv in received} == {0 if member is other else RED_DOT}
+        assert {(await members[0].receive()).message_seq for _ in range(count)} == set(range(1, count + 1))
+        for member in members[1:]:
+            await member.ping()
+            assert not member.waiting, "repeated what was acknowledged"
 
 
 @KINDS
@@ -446,3 +472,19 @@ async def test_a_client_that_says_goodbye_is_told_apart_from_one_that_is_lost(tm
                 ("ann", True),
                 ("bob", False),
             ]
+
+
+async def test_a_command_that_a_device_confirms_leaves_the_queue(tmp_path: Path) -> None:
+    """semantics.md, section 2.8: RECVACK acknowledges a command, of any device."""
+    server_device = Device(uid="x", is_server=True)
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        commands = server.broker.commands
+        for number in range(2):
+            draft = Draft("ann", 1, str(number).encode(), flags=SYNC_ONCE)
+            await server.broker.messages.send(server_device, draft)
+        assert [each.message.payload for each in commands.waiting("ann")] == [b"0", b"1"]
+        assert (await ann.receive()).payload == b"0"
+        await ann.ping()
+        await server.broker.flush()
+        assert [each.message.payload for each in commands.waiting("ann")] == [b"1"]

@@ -466,9 +466,10 @@ async def test_without_a_secret_nothing_is_signed(tmp_path: Path, receiver: Test
     assert not {"x-triolet-signature", "x-triolet-timestamp"} & push.headers.keys()
 
 
-async def test_the_webhook_is_idle_without_an_address(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+@pytest.mark.parametrize("settings", [{}, {"http_addr": "http://127.0.0.1:9/", "focus_events": ("msg.stream",)}])
+async def test_the_webhook_is_idle_without_an_address_or_an_event(tmp_path: Path, settings: dict[str, Any]) -> None:
+    async with serving(tmp_path, **settings) as server:
         assert not server.broker.hooks.authorize_send.is_answered
         assert not server.broker.hooks.presence_changed.has_subscribers
-        assert "webhook" not in server.broker.services
+        assert ("webhook" in server.broker.services) == bool(settings)
         assert (await server.broker.messages.send(ANN, draft("bob"))).reason == 1

@@ -7,6 +7,7 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from triolet_core.model import Receipt
 from triolet_gateway import protocol as wire
 from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State
 
@@ -46,7 +47,8 @@ def answer(connection: JsonConnection, event: wire.Event) -> bytes:
         case wire.PingReceived():
             return connection.send(wire.Pong())
         case wire.SendReceived():
-            return connection.encode_sendacks([(event.send.client_seq, event.send.flags, 1, 1, event.refusal or 1)])
+            receipt = Receipt(event.refusal or 1, 1, 1)
+            return b"".join(connection.encode_sendacks([(event.send.client_seq, event.send.flags)], [receipt]))
         case wire.SubReceived():
             sub = event.sub
             return connection.send(wire.SubAck(sub.sub_no, sub.channel_id, sub.channel_type, sub.action, 1))

@@ -1,11 +1,13 @@
 """Round trips, any split of the input, any bytes."""
 
 import contextlib
+from collections.abc import Callable
 
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
 from triolet_gateway import protocol
 from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role
@@ -82,7 +84,7 @@ def test_what_the_server_delivers_is_read_by_the_client(
 ) -> None:
     client, server = pair(*version)
     message = Message(2**62, 7, ChannelKey("x@y", 1), sender, number, 1_700_000_000, 2, 0, 9, "", payload)
-    client.receive_data(server.encode_recv(message, "peer", sender, 2))
+    client.receive_data(*server.encode_recvs([protocol.recv_fields(message, "peer", sender, 2)]))
     [event] = client.events()
     assert isinstance(event, protocol.RecvReceived)
     recv = event.recv
@@ -112,6 +114,62 @@ def test_any_split_of_the_input_gives_the_same_events(data: st.DataObject, paylo
 
 def show(event: protocol.Event) -> object:
     return (event.refusal, attrs.astuple(event.send)) if isinstance(event, protocol.SendReceived) else event
+
+
+CONTROL = st.sampled_from([protocol.Ping(), protocol.Pong(), protocol.RecvAck(-5, 7, 2), protocol.RecvAck(2**62, 0, 1)])
+OTHER = st.builds(protocol.Sub, u8, text, text, u8, u8, text)
+
+
+@given(st.data(), VERSIONS, st.lists(st.one_of(st.binary(max_size=60), CONTROL, FRAMES, OTHER), max_size=12))
+def test_a_batch_is_the_events_sorted_by_kind(
+    data: st.DataObject, version: tuple[Family, int], items: list[bytes | protocol.Frame]
+) -> None:
+    """Sealed messages, frames of every kind, broken ones among them, and any split of it all."""
+    client, one = pair(*version)
+    other = pair(*version)[1]
+    stream = b"".join(sealed(client, item) for item in items)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    seen, expected = protocol.Batch(), protocol.Batch()
+    refusals: list[object] = []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        if start < end:
+            one.receive_data(stream[start:end])
+            other.receive_data(stream[start:end])
+        refusals.append((drain(lambda: merge(seen, one.batch())), drain(lambda: take(expected, other.events()))))
+    assert attrs.astuple(seen) == attrs.astuple(expected)
+    assert all(a == b for a, b in refusals)
+
+
+def sealed(client: Connection, item: bytes | protocol.Frame) -> bytes:
+    if isinstance(item, bytes):
+        return client.send_message(client_seq=1, client_msg_no="n", channel_id="c", channel_type=2, payload=item)
+    if client.family is Family.LIMAO and isinstance(item, protocol.Sub | protocol.SubAck | protocol.EventFrame):
+        return b""
+    return protocol.encode(item, client.version, client.family)
+
+
+def drain(step: Callable[[], bool]) -> str:
+    """Step until nothing comes; returns the refusal, if there was one."""
+    try:
+        while step():
+            pass
+    except RemoteProtocolError as exc:
+        return str(exc)
+    return ""
+
+
+def merge(into: protocol.Batch, batch: protocol.Batch) -> bool:
+    for name in ("sends", "marks", "acked", "events"):
+        getattr(into, name).extend(getattr(batch, name))
+    into.recvacks += batch.recvacks
+    into.pings += batch.pings
+    return bool(batch)
+
+
+def take(into: protocol.Batch, events: list[protocol.Event]) -> bool:
+    for event in events:
+        into.append(event)
+    return bool(events)
 
 
 @settings(max_examples=400)

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from tools.openapi_digest import Digest, digest
 
+from triolet_api._guide import OTHER, group_of
 from triolet_api._openapi import document
 from triolet_api.routes import ROUTES
 
@@ -80,6 +82,20 @@ def test_the_document_is_valid() -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(document(ROUTES)).iter_errors()] == []
 
 
+def test_every_endpoint_is_in_a_group() -> None:
+    assert [route.path for route in ROUTES if group_of(route.path) == OTHER and not route.is_page] == []
+
+
+def test_every_example_fits_its_schema() -> None:
+    """What the page offers to send, by the validator of JSON schemas."""
+    for path, item in document(ROUTES)["paths"].items():
+        for operation in item.values():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is not None:
+                problems = list(OAS31Validator(content["schema"]).iter_errors(content["example"]))
+                assert problems == [], path
+
+
 def test_every_difference_from_the_contract_is_a_known_one() -> None:
     """A new one fails here, and so does a line that is true no longer."""
     found, known = list(differences(CONTRACT, digest(document(ROUTES)))), known_differences()
@@ -90,3 +106,67 @@ def test_every_difference_from_the_contract_is_a_known_one() -> None:
 def test_every_known_difference_has_a_reason() -> None:
     for paragraph in (HERE / "known_differences.txt").read_text().strip().split("\n\n"):
         assert paragraph.startswith("# ")
+
+
+def test_every_kind_of_difference_is_seen() -> None:
+    """Requests may be taken more generously and answers may promise more; everything else is a line."""
+    theirs = {
+        "GET /gone": {"answer": {"a": "integer!"}},
+        "GET /same": {"query": {"uid": "string"}, "answer": {"a": "integer", "list": "array!", "list[]": "string"}},
+        "POST /both": {
+            "request": {"a": "integer!", "b": "string", "c": "string", "d": "string", "d.e": "string"},
+            "answer": {"status": "integer!", "data": "object", "data.x": "integer"},
+        },
+    }
+    ours = {
+        "GET /new": {"answer": {"a": "integer!"}},
+        "GET /same": {"query": {"uid": "integer"}, "answer": {"a": "integer!", "list": "array!", "list[]": "string"}},
+        "POST /both": {
+            "request": {"a": "integer string", "b": "integer", "c": "string!", "f": "string!"},
+            "answer": {"status": "integer string", "data": "object", "data.y": "integer"},
+        },
+    }
+    assert list(differences(theirs, ours)) == [
+        "GET /gone: missing",
+        "GET /new: added",
+        "POST /both request: b string not taken",
+        "POST /both request: c required",
+        "POST /both request: d missing",
+        "POST /both request: f added, required",
+        "POST /both answer: data.x missing",
+        "POST /both answer: data.y added",
+        "POST /both answer: status string may come",
+        "POST /both answer: status may be left out",
+    ]
+
+
+def test_a_document_is_digested_with_its_alternatives_and_lists() -> None:
+    """A member counts as required if every alternative that may hold it asks for it."""
+    row = {"type": "object", "properties": {"id": {"type": "integer"}, "next": {"$ref": "#/row"}}, "required": ["id"]}
+    body = {"anyOf": [{"type": "array", "items": {"$ref": "#/row"}}, {"type": "object", "properties": {"all": {}}}]}
+    made = digest(
+        {
+            "row": row,
+            "paths": {
+                "/rows/{number}": {
+                    "post": {
+                        "parameters": [{"name": "page", "in": "query", "schema": {"enum": [1, True]}}],
+                        "requestBody": {"content": {"application/json": {"schema": body}}},
+                        "responses": {"200": {"content": {"text/plain": {}}}},
+                    }
+                }
+            },
+        }
+    )
+    rows = made["POST /rows/{}"]
+    assert rows.keys() == {"query", "request"}
+    assert rows["query"] == {"page": "boolean integer"}
+    shown = {name: kinds for name, kinds in rows["request"].items() if "next.next" not in name}
+    assert shown == {
+        ".": "array object",
+        "[]": "object",
+        "[].id": "integer!",
+        "[].next": "object",
+        "[].next.id": "integer!",
+        "all": "any",
+    }

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -12,8 +13,8 @@ import pytest
 import trio
 
 import triolet_api
-from tests.integration.api.support import config_of
-from triolet_core import Server, open_server
+from tests.integration.api.support import config_of, told
+from triolet_core import Server, ServerConfig, open_server
 
 MAX_BODY_BYTES = 2 << 20
 
@@ -30,15 +31,22 @@ class Shared:
         content = body if isinstance(body, (bytes, str)) or body is None else json.dumps(body)
         return self.http.request(method, path, content=content)
 
+    def post(self, path: str, body: Any = None) -> Any:
+        """Return what the answer says: its JSON with status 200, else (status, `msg`)."""
+        return told(self.ask("POST", path, {} if body is None else body))
+
+    def get(self, path: str) -> Any:
+        """Return what the answer says, as `post`."""
+        return told(self.ask("GET", path))
+
     def commits(self) -> int:
         """Return how many transactions there were."""
         return self.server.broker.statistics().commits_total
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    """A server with a small body limit and everything mounted."""
-    config = config_of(tmp_path_factory.mktemp("shared"), max_body_bytes=MAX_BODY_BYTES, ext_on=True)
+@contextmanager
+def served(config: ServerConfig) -> Iterator[Shared]:
+    """Run a server in a thread."""
     started, running = threading.Event(), []
 
     async def serve() -> None:
@@ -56,3 +64,19 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
             yield Shared(server, http)
         token.run_sync_soon(stop.set)
         done.result(20)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A server with a small body limit and everything mounted."""
+    config = config_of(tmp_path_factory.mktemp("shared"), max_body_bytes=MAX_BODY_BYTES, ext_on=True)
+    with served(config) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A server with a user `root` and a known key of its login tokens."""
+    config = config_of(tmp_path_factory.mktemp("guarded"), users=("root:pw:*",), jwt_secret="0123456789abcdef" * 4)
+    with served(config) as server:
+        yield server

@@ -31,6 +31,7 @@ _EVENT = {**_EVENTS, "event_id": "e1", "event_type": "custom", "payload": {"k": 
 _MANY = {"to": ["a", "b"], "payload": HELLO, "from_uid": "x"}
 _TARGETS = {"uid": "a", "targets": ["b"]}
 _LOGIN = {"username": "nobody", "password": "x"}
+_LETTERS = {"ids": [1, 2]}
 _TEMPORARY = {"channel_id": "t", "uids": ["a"]}
 
 VALID: dict[str, Any] = {
@@ -112,6 +113,9 @@ VALID: dict[str, Any] = {
     "/cluster/channels/{channel_id}/{channel_type}/stop": None,
     "/cluster/channels/{channel_id}/{channel_type}/migrate": _MOVE,
     "/cluster/channel/status": {"channels": [_GROUP]},
+    "/webhook/dead/resend": _LETTERS,
+    "/webhook/dead/drop": _LETTERS,
+    "/datasource/invalidate": _GROUP,
     "/ext/v1/users/ban": {"uid": "banned"},
     "/ext/v1/users/unban": {"uid": "banned"},
     "/ext/v1/users/blacklist/add": _TARGETS,
@@ -133,10 +137,13 @@ REFUSED = {
     "/plugin/uninstall",
     "/cluster/slots/{id}/migrate",
     "/cluster/channels/{channel_id}/{channel_type}/migrate",
+    "/webhook/dead/resend",
+    "/webhook/dead/drop",
+    "/datasource/invalidate",
     "/ext/v1/messages/recall",
     "/ext/v1/messages/modify",
 }
-"""Endpoints whose good body is refused on this server: the message, the user or a second node does not exist."""
+"""Endpoints whose good body is refused here: the message, the user, the plugin or a second node does not exist."""
 ENDED = {"/stream/chunk", "/streammessage/end", "/stream/end", "/stream/close"}
 """Endpoints of a stream that another endpoint's good body may have ended."""
 

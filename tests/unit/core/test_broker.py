@@ -52,6 +52,27 @@ async def test_a_group_of_a_thousand_gets_every_message_once_and_in_order_from_t
         assert all([m.seq for m in session.received] == expected for session in sessions)
 
 
+async def test_channels_with_common_members_share_writes_and_keep_their_order(tmp_path: Path) -> None:
+    """One push for each session and wake; those who get the same get it together."""
+    async with open_test_broker(tmp_path) as broker:
+        groups = [ChannelKey(f"g{n}", 2) for n in range(3)]
+        members = {"g0": ["a", "b", "c"], "g1": ["b", "c"], "g2": ["a", "c"]}
+        for key in groups:
+            await broker.channels.create(key, ChannelInfo(), members[key.id])
+        sessions = {device.uid: MemorySession(device) for device in (A, B, C)}
+        for session in sessions.values():
+            broker.presence.register(session)
+        sender = Device(uid="s", is_server=True)
+        drafts = [draft(f"g{n % 3}", str(n).encode(), channel_type=2) for n in range(30)]
+        await broker.messages.send_many(sender, drafts)
+        await broker.flush()
+        for uid, session in sessions.items():
+            for number in range(3):
+                expected = [str(n).encode() for n in range(number, 30, 3)] if uid in members[f"g{number}"] else []
+                assert [m.payload for m in session.received if m.channel.id == f"g{number}"] == expected
+            assert session.pushes <= 3, "a push for each lane at most"
+
+
 async def send_hundred(broker: object, sender: Device) -> None:
     for n in range(10):
         drafts = [draft("g", f"{n} {i}".encode(), channel_type=2) for i in range(10)]
@@ -246,27 +267,35 @@ async def test_the_commit_log_gives_no_more_bytes_than_asked_for_but_at_least_a_
 async def test_a_consumer_sees_no_seam_between_memory_and_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triolet_core._commits.TAIL_MESSAGES", 8)
-    server = Device(uid="a", is_server=True)
+    monkeypatch.setattr("triolet_core._commits.KEPT_MESSAGES", 8)
     async with open_test_broker(tmp_path) as broker:
-        sent = []
+        log, sent = broker.commits, []
         for n in range(40):
-            sent.append((await broker.messages.send(server, draft("b", str(n).encode()))).message_id)
-        log = broker.commits
+            sent.append((await broker.messages.send(A, draft("b", str(n).encode()))).message_id)
+            for start in range(max(0, n - 25), n + 1):
+                assert [m.message_id for m in log.read(sent[start], 3)] == sent[start + 1 : start + 4]
         assert [m.message_id for m in log.read(0, 100)] == sent
-        for start in (0, 5, 30, 34, 38):
-            assert [m.message_id for m in log.read(sent[start], 3)] == sent[start + 1 : start + 4]
         assert log.read(sent[-1], 10) == []
         assert (log.appended_count, log.appended_bytes) == (40, 10 + 60)
 
 
-async def test_messages_that_were_wiped_are_not_in_the_log_any_more(tmp_path: Path) -> None:
+async def test_messages_that_were_wiped_are_not_in_the_log_and_no_other_is_missing(tmp_path: Path) -> None:
     async with open_test_broker(tmp_path) as broker:
         await broker.channels.create(GROUP, ChannelInfo(), ["a"])
         await broker.messages.send(A, draft("g", b"wiped", channel_type=2))
         await broker.messages.send(A, draft("b", b"kept"))
         await broker.channels.delete(GROUP)
         assert [m.payload for m in broker.commits.read(0, 10)] == [b"kept"]
+
+
+async def test_a_recalled_message_is_read_as_it_is_now_and_hides_no_other(tmp_path: Path) -> None:
+    """A consumer that is behind sees every message of the channel, the recalled one without its payload."""
+    async with open_test_broker(tmp_path) as broker:
+        receipts = [await broker.messages.send(A, draft("b", text)) for text in (b"1", b"2", b"3")]
+        await broker.revisions.recall(AB, receipts[1].message_id, by="a")
+        await broker.flush()
+        found = {m.message_id: m.payload for m in broker.commits.read(0, 10)}
+        assert [found[receipt.message_id] for receipt in receipts] == [b"1", b"", b"3"]
 
 
 async def test_the_listed_users_of_a_message_are_kept_with_it(tmp_path: Path) -> None:

@@ -253,6 +253,27 @@ async def test_deleted_messages_are_gone_everywhere(tmp_path: Path) -> None:
             await broker.revisions.recall(AB, ids[2], by="a")
 
 
+@pytest.mark.parametrize("what", ["recall", "edit", "delete"])
+async def test_a_consumer_of_the_commit_log_misses_no_message_beside_one_that_was_changed(
+    tmp_path: Path, what: str
+) -> None:
+    """And of that one it gets what is left."""
+    async with open_test_broker(tmp_path) as broker:
+        position = broker.commits.end()
+        ids = [await say(broker, A, b"%d" % n, to) for n, to in enumerate("bcbbc")]
+        if what == "recall":
+            await broker.revisions.recall(AB, ids[2], by="a")
+        elif what == "edit":
+            await broker.revisions.edit(AB, ids[2], b"new", by="a")
+        else:
+            await broker.revisions.delete(AB, [2])
+        await say(broker, A, b"5")
+        await broker.flush()
+        expected = {"recall": [b"0", b"1", b"", b"3", b"4"], "edit": [b"0", b"1", b"new", b"3", b"4"]}
+        found = [message.payload for message in broker.commits.read(position, 10) if not message.flags & SYNC_ONCE]
+        assert found == [*expected.get(what, [b"0", b"1", b"3", b"4"]), b"5"]
+
+
 @pytest.mark.parametrize("seqs", [[], [0], [-1], [2], [2**63, 2**70], [-(2**70)]])
 async def test_deleting_what_is_not_there_changes_and_tells_nothing(tmp_path: Path, seqs: list[int]) -> None:
     async with open_test_broker(tmp_path) as broker:

@@ -1,6 +1,7 @@
 """Events of messages (http-api.md, sections 6.8 and 6.9; semantics.md, section 7.2)."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -365,7 +366,7 @@ async def test_a_large_group_is_told_without_holding_the_loop(tmp_path: Path) ->
         sessions = [online(broker, uid) for uid in uids]
         await begin(broker, "n", "g", 2)
         await broker.channels.facts(GROUP)
-        guard = SlowStepGuard()
+        guard = SlowStepGuard(clock=time.thread_time)
         trio.lowlevel.add_instrument(guard)
         await add(broker, "1", "snapshot", {"kind": "text", "text": "x" * 10_000}, channel=GROUP)
         trio.lowlevel.remove_instrument(guard)

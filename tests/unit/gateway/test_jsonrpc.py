@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from triolet_core.model import Receipt
 from triolet_gateway import protocol as wire
 from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State
 
@@ -48,7 +49,7 @@ def test_a_batch_is_answered_by_one_array_when_the_last_answer_is_there() -> Non
     sent, _ = connection.events()
     assert isinstance(sent, wire.SendReceived)
     assert connection.send(wire.Pong()) == b""
-    array = json.loads(connection.encode_sendacks([(sent.send.client_seq, 0, 77, 1, 1)]))
+    array = json.loads(b"".join(connection.encode_sendacks([(sent.send.client_seq, 0)], [Receipt(1, 77, 1)])))
     assert [each["id"] for each in array] == ["p", "s"]
 
 

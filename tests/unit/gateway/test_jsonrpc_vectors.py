@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from triolet_core.model import ChannelKey, Message
+from triolet_core.model import ChannelKey, Message, Receipt
 from triolet_gateway import protocol as wire
 from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State, begins_json
 
@@ -77,7 +77,8 @@ def answer(connection: JsonConnection, event: wire.Event) -> bytes:
         case wire.SendReceived():
             send = event.send
             reason = event.refusal or 1
-            return connection.encode_sendacks([(send.client_seq, send.flags, 2**61, 1 if reason == 1 else 0, reason)])
+            receipt = Receipt(reason, 2**61, 1 if reason == 1 else 0)
+            return b"".join(connection.encode_sendacks([(send.client_seq, send.flags)], [receipt]))
         case wire.SubReceived():
             sub = event.sub
             return connection.send(wire.SubAck(sub.sub_no, sub.channel_id, sub.channel_type, sub.action, 1))
@@ -239,9 +240,8 @@ def written(vector: dict[str, Any]) -> bytes:
             [event] = connection.events()
             assert isinstance(event, wire.SendReceived)
             seq, reason = frame["messageSeq"], frame["reasonCode"]
-            return connection.encode_sendacks(
-                [(event.send.client_seq, flags_of(frame), frame["messageId"], seq, reason)]
-            )
+            receipt = Receipt(reason, frame["messageId"], seq)
+            return b"".join(connection.encode_sendacks([(event.send.client_seq, flags_of(frame))], [receipt]))
         case "PONG":
             connection = ready()
             connection.receive_data(b'{"method":"ping","id":%b}' % request)
@@ -254,7 +254,8 @@ def written(vector: dict[str, Any]) -> bytes:
             recv = wire.Recv(2, "", *shared, 0, "", *ids, "", payload, 0, frame["streamFlag"], frame["streamNo"], 9)
             return ready().send(recv)
         case "RECV":
-            return ready().encode_recv(message_of(frame), frame["channelId"], frame["fromUid"], flags_of(frame))
+            fields = wire.recv_fields(message_of(frame), frame["channelId"], frame["fromUid"], flags_of(frame))
+            return b"".join(ready().encode_recvs([fields]))
         case "DISCONNECT":
             return ready().send(wire.Disconnect(frame["reasonCode"], frame["reason"]))
         case "EVENT":

@@ -8,10 +8,12 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
 from triolet_gateway import protocol
-from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout
-from triolet_gateway.protocol._crypto import SessionKeys, aes_key, public_key
+from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout, _connection
+from triolet_gateway.protocol._choice import PeerLike
+from triolet_gateway.protocol._crypto import aes_key, public_key
 
 VECTORS = Path(__file__).parents[2] / "conformance" / "vectors"
 WKPROTO = json.loads((VECTORS / "wkproto.json").read_text())
@@ -110,21 +112,22 @@ def test_key_agreement(session: dict[str, Any]) -> None:
     assert aes_key(server, session["clientKey"]).decode() == session["aesKey"]
 
 
-def keys_of(name: str) -> SessionKeys:
-    return SessionKeys(SESSIONS[name]["aesKey"].encode(), SESSIONS[name]["aesIv"].encode())
+def peer_of(name: str, version: int = 5) -> PeerLike:
+    session = SESSIONS[name]
+    return _connection.hot.Peer(version, key=session["aesKey"].encode(), iv=session["aesIv"].encode())
 
 
 @pytest.mark.parametrize("entry", CRYPTO["payloads"], ids=lambda e: e["name"])
 def test_payloads(entry: dict[str, Any]) -> None:
-    keys, plain = keys_of(entry["session"]), bytes.fromhex(entry["plaintextHex"])
-    assert keys.encrypt(plain).decode() == entry["encrypted"]
-    assert keys.decrypt(entry["encrypted"].encode()) == plain
+    peer, plain = peer_of(entry["session"]), bytes.fromhex(entry["plaintextHex"])
+    assert peer.encrypt(plain).decode() == entry["encrypted"]
+    assert peer.decrypt(entry["encrypted"].encode()) == plain
 
 
 def connection(role: Role, session: str, version: int) -> Connection:
     made = Connection(role)
     made.version = version
-    made._keys = keys_of(session)
+    made._peer = peer_of(session, version)
     made.state = protocol.State.READY
     return made
 
@@ -174,7 +177,8 @@ def test_recvs(entry: dict[str, Any], version: int) -> None:
         event.recv.payload,
     )
     server = connection(Role.SERVER, entry["session"], version)
-    assert frame == server.encode_recv(message, entry["channelId"], entry["fromUid"], 2)
+    fields = protocol.recv_fields(message, entry["channelId"], entry["fromUid"], 2)
+    assert [frame] == server.encode_recvs([fields])
 
 
 @pytest.mark.parametrize("entry", CRYPTO["negative"], ids=lambda e: e["name"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import cachetools
 import jwt
+import trio
 
 from triolet_api._call import Caller, Route
 from triolet_api._config import ApiConfig
@@ -50,14 +51,11 @@ class Authority:
             if token.strip()
         }
         self.users = {user.name: user for user in map(parse_user, config.users)}
-        self._is_off = not config.auth_on or config.auth_kind == "none"
+        self._is_off = (not config.auth_on or config.auth_kind == "none") and not is_exposed
         self._asks_everybody = bool(self._tokens) or (bool(self.users) and is_exposed)
+        self._asks_administrators = bool(self._tokens) or (bool(self.users) and not self._is_off)
+        self._hashing = trio.CapacityLimiter(1)
         self._failures: cachetools.TTLCache[str, int] = cachetools.TTLCache(_LOGIN_ADDRESSES, FAILED_LOGINS_S)
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether there are credentials at all."""
-        return bool(self._tokens or self.users)
 
     def identify(self, route: Route, headers: Mapping[str, str], query: Mapping[str, str], address: str) -> Caller:
         """Return who calls.
@@ -65,11 +63,11 @@ class Authority:
         Raises:
             Unauthorized: Credentials are needed and missing or wrong.
         """
-        asks = not route.is_free and self.is_configured and (self._asks_everybody or route.is_admin)
+        asks = self._asks_administrators if route.is_admin else self._asks_everybody
         try:
             name, rights = self._credentials(headers, query)
         except Unauthorized:
-            if asks:
+            if asks and not route.is_free:
                 raise
             return Caller(address=address, rights=EVERYTHING)
         return Caller(name=name, address=address, rights=EVERYTHING if self._is_off else rights)
@@ -104,7 +102,7 @@ class Authority:
         if not route.is_free and not caller.may(route.resource, route.action):
             raise forbidden()
 
-    def login(self, name: str, password: str, address: str, now: float) -> tuple[User, str, int]:
+    async def login(self, name: str, password: str, address: str, now: float) -> tuple[User, str, int]:
         """Return the user, his token, and the second it expires.
 
         Raises:
@@ -112,11 +110,17 @@ class Authority:
         """
         if self._failures.get(address, 0) >= MAX_FAILED_LOGINS:
             raise ApiError("登录失败次数过多", status=429, code="too_many_failures")
+        self._failures[address] = self._failures.get(address, 0) + 1  # those under way at the same time count too
         user = self.users.get(name)
-        if user is None or not user.knows(password):
-            self._failures[address] = self._failures.get(address, 0) + 1
+        # Whoever is not known is checked all the same, so that the time taken does not tell who is.
+        checked = user or next(iter(self.users.values()), User(name, secrets.token_hex(16), {}))
+        is_right = await trio.to_thread.run_sync(checked.knows, password, limiter=self._hashing)
+        if user is None or not is_right:
             raise ApiError("用户名或密码错误", code="bad_login")
         self._failures.pop(address, None)
+        return user, *self._token(user, now)
+
+    def _token(self, user: User, now: float) -> tuple[str, int]:
         expires = int(now + self._config.jwt_expire)
         claims: dict[str, Any] = {
             "iss": self._config.jwt_issuer,
@@ -124,7 +128,7 @@ class Authority:
             "exp": expires,
             "username": user.name,
         }
-        return user, jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires
+        return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires
 
 
 def secret_of(config: ApiConfig, server: ServerConfig) -> str:

@@ -103,6 +103,8 @@ class Route:
     """The class of the query; beside a body it is only described, and the handler reads `call.query`."""
     answer: Any = None
     """The type of the answer with status 200, for OpenAPI; None for what is no JSON."""
+    media: str = "text/plain"
+    """The media type of an answer that is no JSON."""
     takes: Any = None
     """JSON schema of the body where that is no class."""
     action: str = READ

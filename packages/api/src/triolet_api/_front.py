@@ -28,6 +28,8 @@ HOT = frozenset(
     }
 )
 """What a busy backend calls for every message; the rest may take its time."""
+DROPPED_BYTES = 1 << 20
+"""How much of a body that is too long is read, so that its sender gets the answer."""
 _CORS = [(name.lower().encode(), value.encode()) for name, value in CORS]
 
 
@@ -43,25 +45,38 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         route = self._routes.get(scope.get("path", "")) if scope["type"] == "http" else None
-        if route is None or scope["method"] != "POST":
+        is_hot = route is not None and scope["method"] == "POST"
+        if not is_hot and (scope["type"] != "http" or _announced(scope) <= self._most):
             await self._behind(scope, receive, send)
             return
         body = await self._body(receive)
-        if body is None:
+        if body is None or route is None:
             content = refusal("Request Entity Too Large", 413, "request_entity_too_large")
         else:
             content = await self._service.answer(route, _request(scope, body))
-        await send({"type": "http.response.start", "status": content.status, "headers": _headers(content)})
+        await send({"type": "http.response.start", "status": content.status, "headers": headers_of(content)})
         await send({"type": "http.response.body", "body": content.body, "more_body": False})
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, None if it is too long."""
+        """Return the whole body, None if it is too long.
+
+        Of one that is, a part more is read and dropped: a server that closes on a client that still sends may lose
+        the answer to a reset.
+        """
         message = await receive()
         body: bytes = message.get("body", b"")
-        while message.get("more_body") and len(body) <= self._most:
+        read = len(body)
+        while message.get("more_body") and read <= self._most + DROPPED_BYTES:
             message = await receive()
-            body += message.get("body", b"")
-        return body if len(body) <= self._most else None
+            read += len(message.get("body", b""))
+            if read <= self._most:
+                body += message.get("body", b"")
+        return body if read <= self._most else None
+
+
+def _announced(scope: Scope) -> int:
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(length[:20]) if length.isdigit() else 0
 
 
 def _request(scope: Scope, body: bytes) -> HttpRequest:
@@ -80,7 +95,8 @@ def _query(text: bytes) -> Mapping[str, str]:
     return dict(urllib.parse.parse_qsl(text.decode("latin-1"))) if text else {}
 
 
-def _headers(content: Content) -> list[tuple[bytes, bytes]]:
+def headers_of(content: Content) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer."""
     return [
         (b"content-type", content.content_type.encode()),
         (b"content-length", str(len(content.body)).encode()),

@@ -19,7 +19,8 @@ import httptools
 import structlog
 import trio
 
-from triolet_api._front import Application, Scope
+from triolet_api._front import Application, Scope, headers_of
+from triolet_api._service import refusal
 
 READ_BYTES = 65_536
 MAX_HEAD_BYTES = 65_536
@@ -28,7 +29,7 @@ KEEP_ALIVE_S = 75.0
 """How long a connection may wait for its next request (nginx's default)."""
 LISTEN_BACKLOG = 1024
 LAST_WORD_S = 1.0
-"""How long a client that was too slow may take to read that it was."""
+"""How long a client that is sent away may take to read why."""
 _LOOK_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
@@ -105,6 +106,8 @@ class _Parser:
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self._now.headers.append((name, value))
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > self._max_body_bytes:
+            raise TooLong
         if name == b"expect" and value.lower() == b"100-continue":
             self.wants_continue = True
 
@@ -131,7 +134,7 @@ class _Parser:
 class _Connection:
     """One client. Answers its requests in order until it leaves, breaks a rule, or the server stops."""
 
-    def __init__(self, server: "HttpServer", sock: trio.socket.SocketType) -> None:
+    def __init__(self, server: "HttpServer", sock: socket.socket) -> None:
         self._server = server
         self._sock = sock
         self._parser = _Parser(server.limits.max_body_bytes)
@@ -159,7 +162,7 @@ class _Connection:
     async def _tell_late(self) -> None:
         """Say why, if the client still listens."""
         with trio.move_on_after(LAST_WORD_S, shield=True), contextlib.suppress(OSError, trio.ClosedResourceError):
-            await self._refuse(408)
+            await self._dismiss(408)
 
     async def _next(self) -> bool:
         """Answer what has come in whole, or read on; False at the end."""
@@ -176,7 +179,7 @@ class _Connection:
             self.since = trio.current_time()
             if self._server.is_stopping:
                 return False
-        data = await self._sock.recv(READ_BYTES)
+        data = await self._receive()
         if not data:
             return False
         if self.is_idle:
@@ -184,33 +187,49 @@ class _Connection:
         return await self._take(data)
 
     async def _take(self, data: bytes) -> bool:
-        try:
-            self._parser.feed(data)
-        except TooLong:
-            await self._refuse(413)
-            return False
-        except httptools.HttpParserError:
-            await self._refuse(400)
-            return False
+        status = self._parsed(data)
+        if status:
+            return await self._dismiss(status)
         if self._parser.wants_continue and not self._parser.whole:
             self._parser.wants_continue = False
             await self._send(_CONTINUE)
         return True
 
+    def _parsed(self, data: bytes) -> int:
+        """Parse what came; returns the status of the refusal if it is none that is taken, else 0."""
+        try:
+            self._parser.feed(data)
+        except TooLong:
+            return 413
+        except httptools.HttpParserError:
+            return 400
+        return 0
+
+    async def _dismiss(self, status: int) -> bool:
+        """Say what is wrong and read on for a while: to close with data unread would take the answer back."""
+        self.is_working = True
+        with trio.move_on_after(LAST_WORD_S):
+            await self._refuse(status)
+            self._sock.shutdown(socket.SHUT_WR)
+            while await self._receive():
+                pass
+        return False
+
     async def _refuse(self, status: int) -> None:
-        body = b'{"msg":"%s","status":%d}' % (http.HTTPStatus(status).phrase.encode(), status)
-        headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-        await self._send(_head(status, headers, is_last=True) + body)
+        phrase = http.HTTPStatus(status).phrase
+        content = refusal(phrase, status, phrase.lower().replace(" ", "_"))
+        await self._send(_head(status, headers_of(content), is_last=True) + content.body)
 
     async def _answer(self, request: _Request, *, is_last: bool) -> None:
         answer = _Answer(self, request, is_last=is_last)
         try:
             await self._server.application(self._scope(request), answer.receive, answer.send)
+            return
         except Exception:  # the application answers its own errors: this one is a bug in it
             self._server.log.exception("request failed")
-            if not answer.has_begun:
-                await self._refuse(500)
-            raise trio.ClosedResourceError from None
+        if not answer.has_begun:
+            await self._refuse(500)
+        raise trio.ClosedResourceError
 
     def _scope(self, request: _Request) -> Scope:
         raw, _, query = request.url.partition(b"?")
@@ -234,9 +253,19 @@ class _Connection:
 
     async def _send(self, data: bytes) -> None:
         self.since = trio.current_time()
-        sent = await self._sock.send(data)
-        while sent < len(data):
-            sent += await self._sock.send(memoryview(data)[sent:])
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+
+    async def _receive(self) -> bytes:
+        """Wait for data. Straight from the socket: Trio's own calls would let others have a turn once more."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(READ_BYTES)
 
     async def write(self, data: bytes) -> None:
         """Send a part of an answer; the client has to take it in time."""
@@ -341,9 +370,11 @@ class HttpServer:
                 self.refused += 1
                 sock.close()
                 continue
-            nursery.start_soon(self._serve, sock)
+            plain = socket.socket(fileno=sock.detach())
+            plain.setblocking(False)  # noqa: FBT003  # the name of the method says it
+            nursery.start_soon(self._serve, plain)
 
-    async def _serve(self, sock: trio.socket.SocketType) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = _Connection(self, sock)

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from triolet_api._answers import Failure
 from triolet_api._call import Route
 from triolet_api._fields import fields_of, schema_of
+from triolet_api._guide import GROUPS, example_of, group_of, known_example, with_examples
 
 _REFERENCE = "#/components/schemas/{name}"
 _MANAGER: dict[str, list[str]] = {"managerToken": []}
@@ -38,12 +39,18 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             "version": metadata.version("triolet-api"),
             "description": "The HTTP API of a triolet server, which backends written for WuKongIM and LiMaoIM use"
             " unchanged. Names of members match without regard to case, unknown ones are ignored; numbers may also be"
-            " decimal texts, flags true or false.",
+            " decimal texts, flags true or false. Ids that JavaScript would round come as texts too: read"
+            " `message_idstr`.",
         },
+        "tags": [{"name": group.name, "description": group.doc} for group in GROUPS],
         "security": [{}, _MANAGER, _JWT],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": {name: _closed(schema, classes[name]) for name, schema in sorted(components.items())},
+            "responses": {
+                "Refused": _failure("It is refused, `msg` says why."),
+                "Failed": _failure("The server cannot, `msg` says why."),
+            },
             "securitySchemes": {
                 "managerToken": {"type": "apiKey", "in": "header", "name": "token"},
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -99,7 +106,7 @@ def _operation(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', route.path)}",
         "summary": route.doc,
-        "tags": [_tag(route)],
+        "tags": [group_of(route.path)],
         "parameters": [*_path_parameters(route), *_query_parameters(route)],
         "responses": _responses(route, answer),
     }
@@ -107,19 +114,21 @@ def _operation(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
         operation["security"] = [{}]
     if route.body is not None or route.takes is not None:
         schema = route.takes if route.takes is not None else schema_of(route.body)  # type: ignore[arg-type]  # not None
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"schema": with_examples(schema), "example": example_of(schema)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
     return operation
-
-
-def _tag(route: Route) -> str:
-    return route.path.strip("/").partition("/")[0]
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
-        for name in re.findall(r"{(\w+)}", route.path)
+        _parameter(name, "path", _path_schema(name), is_required=True) for name in re.findall(r"{(\w+)}", route.path)
     ]
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any], *, is_required: bool) -> dict[str, Any]:
+    example = known_example(name, schema) if is_required else None
+    more = {} if example is None else {"example": example}
+    return {"name": name, "in": place, "required": is_required, "schema": schema, **more}
 
 
 def _path_schema(name: str) -> dict[str, Any]:
@@ -132,21 +141,21 @@ def _path_schema(name: str) -> dict[str, Any]:
 
 def _query_parameters(route: Route) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "query", "required": kind.is_required, "schema": kind.schema()}
+        _parameter(name, "query", kind.schema(), is_required=kind.is_required)
         for _, name, kind in (fields_of(route.query) if route.query is not None else ())
     ]
 
 
 def _responses(route: Route, answer: dict[str, Any] | None) -> dict[str, Any]:
-    failure = {
-        "description": "it is refused, `msg` says why",
-        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(name="Failure")}}},
-    }
-    done = {"application/json": {"schema": answer}} if answer is not None else {"text/plain": {}}
+    done = {"application/json": {"schema": answer}} if answer is not None else {route.media: {}}
     return {
-        "200": {"description": "done", "content": done},
-        "400": failure,
-        "401": {"description": "credentials are missing or wrong"},
-        "4XX": failure,
-        "5XX": failure,
+        "200": {"description": "Done.", "content": done},
+        "401": {"description": "Credentials are missing or wrong."},
+        "4XX": {"$ref": "#/components/responses/Refused"},
+        "5XX": {"$ref": "#/components/responses/Failed"},
     }
+
+
+def _failure(text: str) -> dict[str, Any]:
+    schema = {"$ref": _REFERENCE.format(name="Failure")}
+    return {"description": text, "content": {"application/json": {"schema": schema}}}

@@ -13,6 +13,7 @@ from triolet_api._audit import AuditLog
 from triolet_api._auth import Authority, secret_of
 from triolet_api._call import Services
 from triolet_api._config import ApiConfig, with_mode
+from triolet_api._ending import ending_last
 from triolet_api._front import Application, Front
 from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer
 from triolet_api._openapi import document
@@ -31,9 +32,9 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     """Serve HTTP until the host asks for an end, then finish the requests under way."""
     host, port = parse_address("httpAddr", context.config.http_addr)
     _check_exposure(context, host)
+    service = _service(context, is_exposed=not is_loopback(host))
     listener = _listen(host, port)
     bound = listener.getsockname()
-    service = _service(context, is_exposed=not is_loopback(host))
     front = Front(service, ROUTES, build(service))  # type: ignore[arg-type]  # Quart types the messages more closely
     serve = _serve_hypercorn if context.config.server == "hypercorn" else _serve
     async with trio.open_nursery() as nursery:
@@ -65,7 +66,8 @@ async def _serve_hypercorn(context: PluginContext[ApiConfig], application: Any, 
     config.graceful_timeout = GRACE_S
     config.read_timeout = int(context.config.request_timeout)
     config.include_server_header = False
-    await hypercorn.trio.serve(application, config, shutdown_trigger=context.stopping.wait)
+    served: Any = ending_last(application)  # Hypercorn types the messages more closely
+    await hypercorn.trio.serve(served, config, shutdown_trigger=context.stopping.wait)
 
 
 def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:

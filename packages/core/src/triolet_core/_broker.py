@@ -29,7 +29,6 @@ from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
 from triolet_core.hooks import Hooks
-from triolet_core.model import plain_channel
 from triolet_core.store import Store, Work, open_store
 
 
@@ -200,12 +199,12 @@ class _AfterCommit:
 
     async def __call__(self, batch: Sequence[Work]) -> None:
         deliveries: list[Delivery] = []
+        is_changed = False
+        """Whether messages that are stored already were changed, too."""
         for work in batch:
             if isinstance(work, SendBatch):
                 deliveries += work.deliveries
-                if work.before is not None and self._commits is not None:
-                    for judged in work.judged:  # messages of these channels were changed
-                        self._commits.forget(plain_channel(judged.channel))
+                is_changed = is_changed or work.before is not None
                 if self._streams is not None:
                     for channel, client_msg_no in work.streams:
                         self._streams.remember(channel, client_msg_no)
@@ -213,4 +212,6 @@ class _AfterCommit:
             stored = [delivery.message for delivery in deliveries if delivery.message.seq]
             if stored:
                 self._commits.announce(stored)
+            if is_changed:
+                self._commits.forget()
             await self._lanes.hand_over(deliveries)

@@ -12,7 +12,15 @@ from triolet_core._facts import KnownFacts
 from triolet_core._members import NamedMembers, drop_positions, open_positions
 from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks
-from triolet_core.model import ChannelInfo, ChannelKey, ChannelType, ReasonCode, ends_of, plain_channel
+from triolet_core.model import (
+    ChannelInfo,
+    ChannelKey,
+    ChannelType,
+    ReasonCode,
+    ends_of,
+    listed_channel,
+    parent_of,
+)
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store._sealer import Sealer
@@ -28,7 +36,7 @@ class Channels:
     """Reads and changes of channels, with the cache of facts."""
 
     def __init__(
-        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[ChannelKey], None] | None = None
+        self, store: Store, hooks: Hooks, *, cache_count: int, wiped: Callable[[], None] | None = None
     ) -> None:
         self._store = store
         self._wiped = wiped
@@ -64,7 +72,7 @@ class Channels:
 
     async def members_and_guests(self, key: ChannelKey) -> frozenset[str]:
         """Return who belongs to a channel, temporary members included; a topic without own members has its parent's."""
-        key = _listed_channel(key)
+        key = listed_channel(key)
         members = (await self.facts(key)).members
         if key.type == ChannelType.COMMUNITY_TOPIC and not members:
             members = (await self.facts(parent_of(key))).members
@@ -73,7 +81,7 @@ class Channels:
 
     async def recipients(self, key: ChannelKey) -> frozenset[str]:
         """Return the uids that a message of a channel goes to (semantics.md, section 1.1)."""
-        plain = _listed_channel(key)
+        plain = listed_channel(key)
         if plain.type in (ChannelType.PERSON, ChannelType.AGENT):
             return frozenset(ends_of(plain))
         uids = await self.members_and_guests(plain)
@@ -236,7 +244,7 @@ class Channels:
 
         def after() -> None:
             if self._wiped is not None:
-                self._wiped(key)
+                self._wiped()
             self.forget(key)
 
         await self._store.writer.change(function, after=after)
@@ -321,16 +329,6 @@ class Channels:
             self._cached_system -= frozenset(add) | frozenset(remove)
 
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
-
-
-def _listed_channel(key: ChannelKey) -> ChannelKey:
-    """Return whose lists a channel has: a companion the original's, a temporary channel always its own."""
-    return key if key.type == ChannelType.TEMP else plain_channel(key)
-
-
-def parent_of(key: ChannelKey) -> ChannelKey:
-    """Return the community that a topic (`parent@topic`) belongs to."""
-    return ChannelKey(key.id.partition("@")[0], ChannelType.COMMUNITY)
 
 
 def refusal_of(info: ChannelInfo | None) -> ReasonCode:

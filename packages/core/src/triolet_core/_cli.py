@@ -1,6 +1,7 @@
 """The command line. Exit codes: 0 stopped, 1 failed while running, 2 configuration, 3 store."""
 
 import argparse
+import gc
 import resource
 import signal
 import sys
@@ -23,6 +24,10 @@ STOPPED, FAILED, BAD_CONFIG, BAD_STORE = 0, 1, 2, 3
 SWITCH_INTERVAL_S = 0.0005
 """The commit thread waits this long for the interpreter at most, while the loop is busy; Python's default is ten times
 as long, which every group commit would pay."""
+GC_THRESHOLDS = (50_000, 20, 100)
+"""When the collector of reference cycles looks at objects; Python's own are (700, 10, 10). Every message makes dozens
+of objects and hardly any cycle, and a look at everything takes the longer the more connections there are: with these a
+message takes 17 µs of CPU instead of 22 (`person_to_person`)."""
 
 _NEXT = """\
 What next: create a token,
@@ -189,6 +194,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for notice in config.notices:
         log.warning("configuration notice", notice=notice)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GC_THRESHOLDS)
     _raise_file_limit()
     return _run_trio(partial(_serve, config, specs))
 

@@ -7,17 +7,20 @@ Source: semantics.md, section 2.8.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import attrs
 import cachetools
 import lmdb
 
+from triolet_core.errors import Overloaded, StoreError
 from triolet_core.model import SYNC_ONCE, SYSTEM_UID, Message, slot_of
 from triolet_core.store import Store, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
 from triolet_core.store._sealer import Sealer
 from triolet_core.store._tables import PutRows
+from triolet_core.store._writer import Change
 
 DEFAULT_PAGE = 200
 MAX_PAGE = 10_000
@@ -80,14 +83,19 @@ class Commands:
         await self._store.writer.change(function)
 
     async def acknowledge_message(self, uid: str, message_id: int) -> None:
-        """Forget one command that a device of the user has confirmed."""
+        """Forget one command that a device of the user has confirmed; durable on return."""
+        await self._store.writer.change(lambda sealer: _forget(sealer, uid, message_id))
 
-        def function(sealer: Sealer) -> None:
-            place = _place_of(sealer.txn, uid, message_id)
-            if place is not None:
-                sealer.emit(PutRows(slot_of(uid), ((keys.command(uid, place), None),)))
+    async def confirm(self, uid: str, message_id: int) -> None:
+        """Forget one command with the next commit, without waiting for it; if that fails, the command comes again."""
+        with suppress(StoreError, Overloaded):
+            await self._store.writer.enqueue(Change(lambda sealer: _forget(sealer, uid, message_id)))
 
-        await self._store.writer.change(function)
+
+def _forget(sealer: Sealer, uid: str, message_id: int) -> None:
+    place = _place_of(sealer.txn, uid, message_id)
+    if place is not None:
+        sealer.emit(PutRows(slot_of(uid), ((keys.command(uid, place), None),)))
 
 
 def _place_of(txn: lmdb.Transaction, uid: str, message_id: int) -> int | None:

@@ -1,24 +1,40 @@
 """The commit log: every stored message in commit order, for consumers that must not miss any.
 
-What was committed last is also kept in memory: a consumer that keeps up reads nothing from the store.
+What was committed in the last seconds is also kept in memory, so that a consumer that keeps up reads nothing from the
+store. It is kept no longer than that: what is recalled or deleted later is read as it is then.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import islice
 from operator import attrgetter
 
+import attrs
 import trio
 
-from triolet_core.model import ChannelKey, Message, command_channel, slot_of
+from triolet_core.model import Message, slot_of
 from triolet_core.store import Store, _queries
 from triolet_core.store._tables import PutCursor
 
-TAIL_MESSAGES = 16_384
-TAIL_BYTES = 16 << 20
-"""Most messages kept in memory, and bytes of their payloads; beyond either the older half goes."""
+KEPT_S = 1.0
+KEPT_MESSAGES = 16_384
+KEPT_BYTES = 16 << 20
+"""Where a generation of the messages in memory ends, whichever comes first; there are two of them."""
 
 _id_of = attrgetter("message_id")
+
+
+@attrs.define(eq=False)
+class _Generation:
+    """Messages that were committed one after the other behind `floor`."""
+
+    floor: int
+    began: float
+    messages: list[Message] = attrs.Factory(list)
+    size: int = 0
+
+    def behind(self, after: int, limit: int) -> list[Message]:
+        first = bisect_right(self.messages, after, key=_id_of)
+        return self.messages[first : first + limit]
 
 
 class CommitLog:
@@ -27,9 +43,8 @@ class CommitLog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._grown = trio.Event()
-        self._last = self._floor = store.read(_queries.last_logged_id)
-        self._tail: list[Message] = []
-        self._tail_bytes = 0
+        self._last = store.read(_queries.last_logged_id)
+        self._older = self._newer = _Generation(self._last, trio.current_time())
         self.appended_count = 0
         """Messages stored since the start."""
         self.appended_bytes = 0
@@ -41,18 +56,12 @@ class CommitLog:
         With `max_bytes` no more than fit into it by their payloads, but at least one. Do not change them: others
         have the same objects.
         """
-        if after < self._floor:
+        self._turn()
+        if after < self._older.floor:
             return self._store.read(lambda txn: _queries.log_after(txn, after, limit, max_bytes))
-        first = bisect_right(self._tail, after, key=_id_of)
-        found = self._tail[first : first + limit]
-        if max_bytes is None:
-            return found
-        size = 0
-        for count, message in enumerate(found):
-            size += len(message.payload)
-            if count and size > max_bytes:
-                return found[:count]
-        return found
+        found = [] if self._older is self._newer or after >= self._newer.floor else self._older.behind(after, limit)
+        found += self._newer.behind(after, limit - len(found))
+        return found if max_bytes is None else _within(found, max_bytes)
 
     def end(self) -> int:
         """Return the id of the message committed last, 0 if there is none."""
@@ -72,28 +81,37 @@ class CommitLog:
         operation = PutCursor(slot_of(consumer), consumer, position)
         await self._store.writer.change(lambda sealer: sealer.emit(operation))
 
-    # --- for the broker
-
     def announce(self, messages: Sequence[Message]) -> None:
         """Take note of messages that were committed, rising by id, and wake who waits for them."""
+        self._turn()
         size = sum(len(message.payload) for message in messages)
+        self._newer.messages += messages
+        self._newer.size += size
         self.appended_count += len(messages)
         self.appended_bytes += size
-        self._tail += messages
-        self._tail_bytes += size
         self._last = messages[-1].message_id
-        if len(self._tail) > TAIL_MESSAGES or self._tail_bytes > TAIL_BYTES:
-            self._drop(max(1, len(self._tail) // 2))
         self._grown.set()
         self._grown = trio.Event()
 
-    def _drop(self, count: int) -> None:
-        self._tail_bytes -= sum(len(message.payload) for message in islice(self._tail, count))
-        self._floor = self._tail[count - 1].message_id
-        del self._tail[:count]
+    def forget(self) -> None:
+        """Keep nothing in memory: something that was committed is not any more what it was."""
+        self._older = self._newer = _Generation(self._last, trio.current_time())
 
-    def forget(self, channel: ChannelKey) -> None:
-        """Keep no messages of a channel in memory: they were deleted from the store, or changed in it."""
-        gone = {channel, command_channel(channel)}
-        self._tail = [message for message in self._tail if message.channel not in gone]
-        self._tail_bytes = sum(len(message.payload) for message in self._tail)
+    def _turn(self) -> None:
+        """Begin a generation if the newer one is full or old, and drop the older one, or both."""
+        newer, now = self._newer, trio.current_time()
+        age_s = now - newer.began
+        if age_s < KEPT_S and len(newer.messages) < KEPT_MESSAGES and newer.size < KEPT_BYTES:
+            return
+        self._newer = _Generation(self._last, now)
+        self._older = newer if age_s < 2 * KEPT_S else self._newer
+
+
+def _within(messages: list[Message], max_bytes: int) -> list[Message]:
+    """Return the first message, and those behind it that fit."""
+    size = 0
+    for count, message in enumerate(messages):
+        size += len(message.payload)
+        if count and size > max_bytes:
+            return messages[:count]
+    return messages

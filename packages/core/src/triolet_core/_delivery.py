@@ -2,10 +2,12 @@
 
 Lanes keep the order: a channel always uses the same lane, and the writer feeds the lanes in commit order. A lane
 takes everything that is waiting, collects it per session, and pushes each session once, so that a burst in a
-group costs one write per member and not one per message.
+group costs one write per member and not one per message. Sessions that get the same are pushed together, so that
+what can be done once for all of them is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import attrs
 import structlog
@@ -15,14 +17,15 @@ from triolet_core._channels import Channels
 from triolet_core._presence import Presence
 from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks, OfflineMessage
-from triolet_core.model import NO_PERSIST, SYSTEM_UID, ChannelType, Message
+from triolet_core.model import NO_PERSIST, SYSTEM_UID, ChannelKey, ChannelType, Message
 from triolet_core.session import Session
 
 LANES = 8
 LANE_BATCHES = 64
 """Batches that wait in a lane; when it is full the writer waits."""
 SLICE = 1_000
-"""Recipients between two checkpoints, so that a large group does not hold the loop."""
+"""Recipients between two checkpoints, or messages of all recipients if each gets several, so that a large group does
+not hold the loop."""
 MOST_COLLECTED = 16_000
 """Pushes collected before sessions are served, a bound on memory."""
 
@@ -34,6 +37,59 @@ class Delivery:
     message: Message
     exclude: Session | None
     to_uids: tuple[str, ...] = ()
+
+
+def _run_of(delivery: Delivery) -> tuple[ChannelKey, Session | None, tuple[str, ...]]:
+    return delivery.message.channel, delivery.exclude, delivery.to_uids
+
+
+@attrs.define(eq=False)
+class _Trail:
+    """Runs of messages, the last of them and those before; sessions that get the same share one trail."""
+
+    messages: list[Message]
+    before: "_Trail | None" = None
+    after: "dict[int, _Trail]" = attrs.Factory(dict)
+    """The trails that go on from here, by number of the run."""
+
+    def all_messages(self) -> list[Message]:
+        """Return the messages of every run, in order."""
+        runs = []
+        trail: _Trail | None = self
+        while trail is not None:
+            runs.append(trail.messages)
+            trail = trail.before
+        return [message for run in reversed(runs) for message in run]
+
+
+class _Collected:
+    """What each session is to get."""
+
+    def __init__(self) -> None:
+        self._start = _Trail([])
+        self._trails: dict[Session, _Trail] = {}
+        self._runs = 0
+        self.count = 0
+
+    def add(self, sessions: Sequence[Session], messages: list[Message]) -> None:
+        """Add a run of messages that all these sessions get."""
+        self._runs += 1
+        self.count += len(sessions) * len(messages)
+        number, trails, start = self._runs, self._trails, self._start
+        for session in sessions:
+            before = trails.get(session, start)
+            trail = before.after.get(number)
+            if trail is None:
+                trail = before.after[number] = _Trail(messages, before)
+            trails[session] = trail
+
+    def groups(self) -> Iterator[tuple[list[Message], list[Session]]]:
+        """Yield messages, and the sessions of one class that get exactly them."""
+        groups: dict[tuple[_Trail, type[Session]], list[Session]] = {}
+        for session, trail in self._trails.items():
+            groups.setdefault((trail, type(session)), []).append(session)
+        for (trail, _), sessions in groups.items():
+            yield trail.all_messages(), sessions
 
 
 class Lanes:
@@ -92,43 +148,38 @@ class Lanes:
                 self._idle.unpark_all()
 
     async def _deliver(self, batch: Sequence[Delivery]) -> None:
-        collected: dict[Session, list[Message]] = {}
-        count = 0
-        for delivery in batch:
+        collected = _Collected()
+        for (channel, exclude, to_uids), run in groupby(batch, _run_of):
+            messages = [delivery.message for delivery in run]
             try:
-                uids = frozenset(delivery.to_uids) or await self._channels.recipients(delivery.message.channel)
+                uids = frozenset(to_uids) or await self._channels.recipients(channel)
             except BackendError:
-                self.failed += 1  # logged by the hook; the message is stored and comes by sync
+                self.failed += len(messages)  # logged by the hook; the messages are stored and come by sync
                 continue
-            count += self._collect(delivery, uids, collected)
-            self._report_offline(delivery.message, uids)
-            if count >= MOST_COLLECTED:
+            collected.add(self._sessions(uids, exclude), messages)
+            for message in messages:
+                self._report_offline(message, uids)
+            if collected.count >= MOST_COLLECTED:
                 await self._push(collected)
-                collected, count = {}, 0
+                collected = _Collected()
         await self._push(collected)
 
-    def _collect(self, delivery: Delivery, uids: frozenset[str], collected: dict[Session, list[Message]]) -> int:
-        message, exclude = delivery.message, delivery.exclude
+    def _sessions(self, uids: frozenset[str], exclude: Session | None) -> list[Session]:
         online = uids if len(uids) <= 2 else self._presence.online_among(uids)
-        count = 0
-        for uid in online:
-            for session in self._presence.sessions(uid):
-                if session is exclude:
-                    continue
-                count += 1
-                waiting = collected.get(session)
-                if waiting is None:
-                    collected[session] = [message]
-                else:
-                    waiting.append(message)
-        return count
+        sessions = self._presence.sessions
+        return [session for uid in online for session in sessions(uid) if session is not exclude]
 
-    async def _push(self, collected: dict[Session, list[Message]]) -> None:
-        for count, (session, messages) in enumerate(collected.items(), 1):
-            if session.push(messages):
-                self.delivered += len(messages)
-            if not count % SLICE:
-                await trio.lowlevel.checkpoint()
+    async def _push(self, collected: _Collected) -> None:
+        pushed = 0
+        for messages, sessions in collected.groups():
+            step = max(1, SLICE // len(messages))
+            for start in range(0, len(sessions), step):
+                some = sessions[start : start + step]
+                self.delivered += type(some[0]).push_many(some, messages) * len(messages)
+                pushed += len(some) * len(messages)
+                if pushed >= SLICE:
+                    pushed = 0
+                    await trio.lowlevel.checkpoint()
 
     def _report_offline(self, message: Message, uids: frozenset[str]) -> None:
         topic = self._hooks.offline_messages

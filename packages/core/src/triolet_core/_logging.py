@@ -58,7 +58,8 @@ def _processors(*, has_lines: bool, is_for_people: bool) -> list[structlog.typin
         parameters = {structlog.processors.CallsiteParameter.FILENAME, structlog.processors.CallsiteParameter.LINENO}
         found.append(structlog.processors.CallsiteParameterAdder(parameters))
     if is_for_people:
-        return [*found, structlog.dev.ConsoleRenderer()]
+        # Not its default, which shows local variables: they hold tokens and payloads.
+        return [*found, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [*found, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
 
 

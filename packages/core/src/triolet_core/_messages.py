@@ -1,13 +1,14 @@
 """The send path: judge, seal, commit, acknowledge, deliver; and reading messages back."""
 
-import uuid
+import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 
 import trio
 
-from triolet_core import _permission
-from triolet_core._channels import Channels, Facts, parent_of
+from triolet_core import _permission, speedups
+from triolet_core._channels import Channels
+from triolet_core._facts import Facts
 from triolet_core._send_batch import Done, Judged, SendBatch
 from triolet_core.compat import Compat
 from triolet_core.config import MessageConfig, PermissionConfig
@@ -26,8 +27,11 @@ from triolet_core.model import (
     MessagePage,
     ReasonCode,
     Receipt,
+    TextPage,
     channel_key,
     command_channel,
+    new_client_msg_no,
+    parent_of,
 )
 from triolet_core.session import Session
 from triolet_core.store import Store, _queries
@@ -35,6 +39,8 @@ from triolet_core.store._sealer import Sealer
 
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
+_LAST_SEQ = 2**63
+_compiled = speedups.find(os.environ)
 
 
 class Messages:
@@ -149,7 +155,7 @@ class Messages:
 
     async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""
-        draft.client_msg_no = draft.client_msg_no or f"{uuid.uuid4().hex}0"
+        draft.client_msg_no = draft.client_msg_no or new_client_msg_no()
         persist = await self._is_kept(draft, key)
         if not persist or not draft.flags & SYNC_ONCE or reason != ReasonCode.SUCCESS:
             return Judged(draft, key, reason, persist)
@@ -272,7 +278,7 @@ class Messages:
             limit: Most messages; 0 or less is 50, more than 10,000 is 10,000.
             newer: Read upwards from `start` instead of downwards.
         """
-        limit = min(limit, MAX_PAGE) if limit > 0 else DEFAULT_PAGE
+        limit = _page_size(limit)
         upwards = newer and (start > 0 or end > 0)
         with self._store.snapshot() as txn:
             if upwards:
@@ -288,9 +294,34 @@ class Messages:
             found.reverse()
         return MessagePage(messages=tuple(found), more=more)
 
+    def sync_text(self, key: ChannelKey, *, start: int, end: int, limit: int, newer: bool) -> TextPage | None:
+        """Return what `sync` does, as JSON text of message objects; None where Python has to build them.
+
+        That is without the compiled functions, or if a message on the page has an expiry or was changed after it was
+        sent.
+        """
+        if _compiled is None:
+            return None
+        limit = _page_size(limit)
+        upwards = newer and (start > 0 or end > 0)
+        if upwards:
+            first = start
+            between = (start, end - 1 if end else _LAST_SEQ)
+        else:
+            first = 0 if end and not start else start or _LAST_SEQ
+            between = (end + 1, first)
+        with self._store.snapshot() as txn:
+            prefix, rows = _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
+        found = _compiled.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
+        return None if found is None else TextPage(*found)
+
     def is_alive(self, message: Message) -> bool:
         """Whether a message has not expired."""
         return not message.expire or message.timestamp + message.expire > self._clock_s()
+
+
+def _page_size(limit: int) -> int:
+    return min(limit, MAX_PAGE) if limit > 0 else DEFAULT_PAGE
 
 
 def _is_plausible(draft: Draft, max_payload: int) -> bool:

@@ -87,10 +87,11 @@ class Revisions:
         wanted = sorted({seq for seq in seqs if 0 < seq < _MOST})
         total = 0
         for start in range(0, len(wanted), MAX_DELETED):
-            some = wanted[start : start + MAX_DELETED]
-            deleted = await self._delete(key, lambda _, some=some: some, lambda gone: {"message_seqs": gone})  # type: ignore[misc]  # mypy does not infer a lambda's default
-            total += len(deleted)
+            total += await self._delete_listed(key, wanted[start : start + MAX_DELETED])
         return total
+
+    async def _delete_listed(self, key: ChannelKey, seqs: list[int]) -> int:
+        return len(await self._delete(key, lambda _: seqs, lambda gone: {"message_seqs": gone}))
 
     async def delete_range(self, key: ChannelKey, first: int, last: int) -> int:
         """Delete the messages from `first` to `last`, both included; returns how many there were.

@@ -82,40 +82,45 @@ class Streams:
         return any(each == channel for each, _ in self._open)
 
     async def add(self, draft: EventDraft) -> EventReceipt:
-        """Store an event and tell the online members of its channel.
+        """Store an event and tell the online members of its channel; see `add_all`."""
+        return (await self.add_all((draft,)))[0]
 
-        If the caller is cancelled meanwhile, the event may be stored and nobody told; readers find it.
+    async def add_all(self, drafts: Sequence[EventDraft]) -> list[EventReceipt]:
+        """Store events of one stream, all or none, and tell the online members of its channel.
+
+        If the caller is cancelled meanwhile, the events may be stored and nobody told; readers find them.
 
         Raises:
             StreamClosed: A delta for a lane, or a stream, that has ended.
             ChannelMismatch: The stream was begun in another channel.
             StreamLimit: The stream, or the number of open ones, has reached its bound.
-            StoreError, Overloaded: It could not be stored.
+            StoreError, Overloaded: They could not be stored.
         """
-        if self._known.get(draft.client_msg_no, draft.channel) != draft.channel:
+        at = (drafts[0].channel, drafts[0].client_msg_no)
+        if self._known.get(at[1], at[0]) != at[0]:
             raise ChannelMismatch
-        draft = draft.plain()
-        opens = draft.event_type in (DELTA, SNAPSHOT) and (draft.channel, draft.client_msg_no) not in self._open
+        drafts = [draft.plain() for draft in drafts]
+        opens = at not in self._open and any(draft.event_type in (DELTA, SNAPSHOT) for draft in drafts)
         if opens and len(self._open) >= self._config.max_streams:
             raise StreamLimit("streamCache.maxStreams", self._config.max_streams)
-        return await self._add(draft)
+        return await self._add(at, drafts)
 
-    async def _add(self, draft: EventDraft) -> EventReceipt:
-        if not draft.occurred_at:
-            draft = attrs.evolve(draft, occurred_at=int(self._clock_s() * 1000))
-        work = Addition(draft, self._config)
-        at = (draft.channel, draft.client_msg_no)
+    async def _add(self, at: tuple[ChannelKey, str], drafts: Sequence[EventDraft]) -> list[EventReceipt]:
+        now = int(self._clock_s() * 1000)
+        drafts = [draft if draft.occurred_at else attrs.evolve(draft, occurred_at=now) for draft in drafts]
+        works = [Addition(draft, self._config) for draft in drafts]
 
         def after() -> None:
-            if work.is_open:
+            if works[-1].is_open:
                 self._open[at] = self._clock_s()
             else:
                 self._open.pop(at, None)
 
-        receipt = await self._store.writer.change(work.run, after=after)
-        if receipt.is_new:
-            await self._tell(attrs.evolve(draft, visibility=work.visibility), receipt, work.shown)
-        return receipt
+        receipts = await self._store.writer.change(lambda sealer: [work.run(sealer) for work in works], after=after)
+        for draft, work, receipt in zip(drafts, works, receipts, strict=True):
+            if receipt.is_new:
+                await self._tell(attrs.evolve(draft, visibility=work.visibility), receipt, work.shown)
+        return receipts
 
     async def _tell(self, draft: EventDraft, receipt: EventReceipt, payload: Any) -> None:
         channel = draft.channel
@@ -209,7 +214,7 @@ class Streams:
                 event_key=lane.key,
                 payload={"end_reason": TIMED_OUT},
             )
-            await self._add(draft)
+            await self._add((channel, client_msg_no), [draft])
         if not lanes:
             await self._forget(channel, client_msg_no)
 

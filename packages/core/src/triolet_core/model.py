@@ -1,6 +1,7 @@
 """Domain records and enumerations, no behaviour beyond naming a channel."""
 
 import enum
+import random
 import zlib
 from typing import NamedTuple
 
@@ -107,6 +108,14 @@ class ChannelKey(NamedTuple):
     type: int
 
 
+def new_client_msg_no() -> str:
+    """Return a number for a message whose sender gave none: 32 hex digits and a 0, as the reference makes them.
+
+    It has to be unique, not secret: no system call for each.
+    """
+    return f"{random.getrandbits(128):032x}0"
+
+
 def slot_of(stored_id: str) -> int:
     """Return the slot (0 to 255) of a stored channel id or uid: crc32 of its UTF-8 bytes modulo 256."""
     return zlib.crc32(stored_id.encode()) % SLOT_COUNT
@@ -158,6 +167,16 @@ def command_channel(key: ChannelKey) -> ChannelKey:
 def plain_channel(key: ChannelKey) -> ChannelKey:
     """Return the channel that a companion command channel belongs to; other keys come back unchanged."""
     return ChannelKey(key.id.removesuffix(COMMAND_SUFFIX), key.type)
+
+
+def listed_channel(key: ChannelKey) -> ChannelKey:
+    """Return whose members a channel has: a companion the original's, a temporary channel always its own."""
+    return key if key.type == ChannelType.TEMP else plain_channel(key)
+
+
+def parent_of(key: ChannelKey) -> ChannelKey:
+    """Return the community that a topic (`parent@topic`) belongs to."""
+    return ChannelKey(key.id.partition("@")[0], ChannelType.COMMUNITY)
 
 
 @attrs.frozen(kw_only=True)
@@ -337,4 +356,11 @@ class MessagePage:
     """Messages of a channel, rising by seq, and whether more lie beyond."""
 
     messages: tuple[Message, ...]
+    more: bool
+
+
+class TextPage(NamedTuple):
+    """The same as the JSON text of an array of message objects (http-api.md, section 3.4)."""
+
+    text: bytes
     more: bool

@@ -1,7 +1,7 @@
 """The port through which core sees one connected device. Gateways implement it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -53,6 +53,11 @@ class Session(Protocol):
 
         Returns False if the outbox is full: the session then closes itself as a slow consumer.
         """
+        ...
+
+    @staticmethod
+    def push_many(sessions: Sequence[Any], messages: Sequence[Message]) -> int:
+        """Hand the same messages to sessions of this class, to each as `push` does. Returns how many took them."""
         ...
 
     def push_event(self, event: Event) -> bool:

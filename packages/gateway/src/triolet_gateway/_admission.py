@@ -8,7 +8,8 @@ from triolet_gateway._config import GatewayConfig
 
 UNIX = "unix"
 """The host of every peer on a Unix socket; `gateway.proxyFrom` may name it."""
-
+Peer = tuple[str, int]
+"""Host and port."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

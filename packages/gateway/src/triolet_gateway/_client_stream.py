@@ -5,8 +5,8 @@ import socket
 import trio
 
 from triolet_gateway import protocol as wire
+from triolet_gateway._admission import Peer
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._session import Peer
 
 HANDSHAKE_BYTES = 32768
 """What TLS and HTTP may take before the first packet, beside `gateway.maxLoginBytes`."""

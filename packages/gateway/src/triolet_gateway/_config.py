@@ -30,7 +30,18 @@ class GatewayConfig:
     )
     subscriptions: int = setting(1000, gt=0, doc="most channels that one connection may subscribe to")
     in_flight: int = setting(1024, gt=0, doc="messages of one connection that may wait for their SENDACK")
+    in_flight_bytes: Bytes = setting(Bytes(4 << 20), gt=0, doc="their bytes; beyond, nothing more is read")
+    in_flight_bytes_total: Bytes = setting(Bytes(64 << 20), gt=0, doc="those of all connections together")
     unacked: int = setting(256, gt=0, doc="deliveries remembered per connection until RECVACK; the oldest is forgotten")
+    unacked_bytes: Bytes = setting(Bytes(1 << 20), gt=0, doc="their bytes; beyond, the oldest are forgotten as well")
+    rate_per_connection: float = setting(0.0, ge=0, doc="messages a second of one connection; 0: no limit")
+    rate_per_uid: float = setting(0.0, ge=0, doc="messages a second of one user; 0: no limit")
+    rate_per_channel: float = setting(0.0, ge=0, doc="messages a second into one channel; 0: no limit")
+    rate_burst: Seconds = setting(Seconds(1), gt=0, doc="so many seconds' worth of these may come at once")
+    rate_profile: str = setting("", one_of=("", "rongcloud"), doc="`rongcloud`: 5 messages a second of one connection")
+    max_message_per_second: int = setting(
+        0, key="maxMessagePerSecond", ge=0, doc="messages a second of all clients; beyond, reading pauses; 0: no limit"
+    )
     max_connections: int = setting(0, ge=0, doc="most connections; 0: as many as there are file descriptors")
     max_connections_per_address: int = setting(0, ge=0, doc="most connections from one address; 0: no limit")
     retry_interval: Seconds = setting(

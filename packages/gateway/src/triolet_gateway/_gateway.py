@@ -14,6 +14,7 @@ from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
+from triolet_gateway._rates import Rates
 from triolet_gateway.protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Gateway:
         self.log: Any = context.log
         self.counters = Counters()
         self.admission = Admission(context.config, context.broker)
+        rates = Rates(self.config)
+        self.rates = rates if rates.are_on else None
+        self.in_flight_bytes = 0
+        """Payloads that wait for their SENDACK."""
+        self.room = trio.lowlevel.ParkingLot()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
@@ -100,6 +106,19 @@ class Gateway:
         """Count a connection out."""
         self.admission.leave(host)
 
+    # --- what waits for the store
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so much waits for the store that nobody may send more."""
+        return self.in_flight_bytes >= self.config.in_flight_bytes_total
+
+    def hold(self, size: int) -> None:
+        """Count bytes that wait for the store; those that no longer do are negative."""
+        self.in_flight_bytes += size
+        if self.room and not self.is_busy:
+            self.room.unpark_all()
+
     # --- deadlines: one task for all connections
 
     def watch(self, session: "ClientSession") -> None:
@@ -144,6 +163,8 @@ class Gateway:
             **attrs.asdict(self.counters),
             "connections": len(self.sessions),
             "open_sockets": self.admission.count,
+            "in_flight_bytes": self.in_flight_bytes,
+            "rate_limited_total": 0 if self.rates is None else self.rates.refused,
             "unacked_sessions": len(self.retrying),
             "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
         }
@@ -152,6 +173,7 @@ class Gateway:
         """Return what the reference's dashboards read (http-api.md, section 8.3)."""
         counters = self.counters
         presence = self.broker.presence
+        logins = counters.logins_total + counters.login_failures_total
         return {
             "app_conn_count_total": len(self.sessions),
             "app_online_user_count_total": presence.user_count,
@@ -160,7 +182,10 @@ class Gateway:
             "app_sendack_packet_count_total": counters.sendacks_total,
             "app_recv_packet_count_total": counters.receives_total,
             "app_recvack_packet_count_total": counters.recvacks_total,
-            "app_conn_packet_count_total": counters.logins_total + counters.login_failures_total,
+            "app_conn_packet_count_total": logins,
+            "app_connack_packet_count_total": logins,
             "app_ping_count_total": counters.pings_total,
             "app_pong_count_total": counters.pings_total,
+            "system_extranet_incoming_bytes_total": counters.bytes_in_total,
+            "system_extranet_outgoing_bytes_total": counters.bytes_out_total,
         }

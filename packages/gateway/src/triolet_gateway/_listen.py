@@ -11,9 +11,8 @@ import trio
 
 from triolet_core import ConfigError
 from triolet_core.config import parse_address
-from triolet_gateway._admission import UNIX
+from triolet_gateway._admission import UNIX, Peer
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._session import Peer
 
 BACKLOG = 1024
 FIRST_INHERITED = 3

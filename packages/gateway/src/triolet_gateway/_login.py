@@ -5,6 +5,7 @@ import os
 import attrs
 
 from triolet_core import ConnectRequest, Device, ReasonCode
+from triolet_core.model import MAX_ID_BYTES
 from triolet_gateway import protocol as wire
 from triolet_gateway._gateway import Gateway
 
@@ -19,11 +20,30 @@ class Login:
     detail: str = ""
 
 
-async def log_in(gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect) -> Login:
+async def log_in(
+    gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect, connection_id: int
+) -> Login:
     """Decide about a CONNECT; the connection is READY or CLOSED afterwards."""
+    login = await _decide(gateway, connection, connect)
+    if login.device is not None:
+        gateway.counters.logins_total += 1
+        gateway.log.debug("login", connection_id=connection_id, uid=connect.uid)
+        return login
+    gateway.counters.login_failures_total += 1
+    gateway.log.info(
+        "login refused", connection_id=connection_id, uid=connect.uid, reason=login.reason, detail=login.detail
+    )
+    return login
+
+
+async def _decide(gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect) -> Login:
     request = ConnectRequest(
         uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
     )
+    if len(connect.device_id.encode()) > MAX_ID_BYTES:  # it is kept for as long as the connection
+        return Login(
+            None, connection.reject(ReasonCode.AUTH_FAIL), int(ReasonCode.AUTH_FAIL), "the device id is too long"
+        )
     reason, level = await gateway.broker.users.authenticate(request)
     if reason == ReasonCode.SUCCESS and gateway.is_stopping:
         reason = ReasonCode.SYSTEM_ERROR

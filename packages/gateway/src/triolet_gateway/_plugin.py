@@ -15,6 +15,7 @@ from triolet_gateway import _listen, _tcp, _websocket
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._tls import Certificates
+from triolet_gateway.protocol import is_compiled
 
 SHARE_OF_GRACE = 0.5
 """Part of the stop budget that clients may use to take what waits for them."""
@@ -41,6 +42,7 @@ async def run(
     """Serve clients until the host asks for an end; then acknowledge what was sent and close."""
     async with trio.open_nursery() as connections:
         gateway = Gateway(context, connections)
+        context.log.info("hot path chosen", compiled=is_compiled())
         context.broker.metrics.add_source("gateway", gateway.statistics)
         context.broker.metrics.add_compatible("gateway", gateway.compatible_statistics)
         async with trio.open_nursery() as listeners:

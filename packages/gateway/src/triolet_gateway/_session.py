@@ -1,36 +1,29 @@
 """One client: bytes in, frames out, and what core needs to see of it."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import starmap
 
 import trio
 
 from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
-from triolet_core.model import (
-    NO_PERSIST,
-    RED_DOT,
-    SYNC_ONCE,
-    SYSTEM_UID,
-    ChannelType,
-    peer_of,
-    plain_channel,
-)
+from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelType, peer_of, plain_channel
 from triolet_core.session import ConnectionStatistics
 from triolet_gateway import protocol as wire
+from triolet_gateway._admission import Peer
+from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic, statistics_of
-from triolet_gateway._unacked import Unacked
+from triolet_gateway._unacked import Entry, Unacked, entries_of
 
 CLOSE_AFTER_ANSWER_S = 1.0
-"""What a refused client has to read its answer before the socket goes."""
+"""What a refused client has to read its answer."""
 SLICE_BYTES = 65536
-"""Most bytes of the binary protocol that are handled before other connections have their turn."""
+"""Most bytes of the binary protocol that are handled before others have their turn."""
 _NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
-Peer = tuple[str, int]
-"""Host and port."""
 _NOBODY = Device(uid="")
 _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
@@ -42,6 +35,7 @@ class ClientSession(Traffic):
         "_closing",
         "_has_begun",
         "_in_flight",
+        "_in_flight_bytes",
         "_room",
         "_subscriptions",
         "_unacked",
@@ -69,7 +63,7 @@ class ClientSession(Traffic):
         self.started_at = self.last_activity = trio.current_time()
         self.close_at = 0.0
         self._has_begun = False
-        self._in_flight = 0
+        self._in_flight = self._in_flight_bytes = 0
         self._room: trio.Event | None = None
         self._unacked: Unacked | None = None
         self._subscriptions: Subscriptions | None = None
@@ -160,12 +154,20 @@ class ClientSession(Traffic):
             return  # what a stopping server does not acknowledge the client sends again
         if not self._has_begun and not self._begin(data):
             return
-        if len(data) <= SLICE_BYTES or isinstance(self.connection, wire.JsonConnection):
-            await self._take(data)
-            return
-        for start in range(0, len(data), SLICE_BYTES):  # a WebSocket message may hold millions of pings
-            await self._take(data[start : start + SLICE_BYTES])
-            await trio.lowlevel.checkpoint()
+        parts: Sequence[bytes] = (data,)
+        if len(data) > SLICE_BYTES and isinstance(self.connection, wire.Connection):
+            parts = [data[start : start + SLICE_BYTES] for start in range(0, len(data), SLICE_BYTES)]
+        for part in parts:
+            self.connection.receive_data(part)
+            try:
+                while not self._closing and (batch := self.connection.batch()):
+                    await self._on_batch(batch)
+            except wire.RemoteProtocolError as exc:
+                gateway.counters.protocol_errors_total += 1
+                gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
+                self.end(exc.answer)
+            if part is not data:
+                await trio.lowlevel.checkpoint()  # a WebSocket message may hold millions of pings
 
     def _begin(self, data: bytes) -> bool:
         """Choose the protocol by the first byte that is no white space. False if there is nothing to take."""
@@ -181,40 +183,25 @@ class ClientSession(Traffic):
             self.end(_NO_JSON)
             return False
         self.connection = wire.JsonConnection(
-            self.gateway.limits, _new_client_msg_no, is_stream=not self.one_packet_per_write
+            self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write
         )
         return True
 
-    async def _take(self, data: bytes) -> None:
-        """Handle what came; after the last event of a connection that ends, nothing."""
-        gateway = self.gateway
-        self.connection.receive_data(data)
-        try:
-            while not self._closing and (events := self.connection.events()):
-                await self._on_events(events)
-        except wire.RemoteProtocolError as exc:
-            gateway.counters.protocol_errors_total += 1
-            gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
-            self.end(exc.answer)
-
-    async def _on_events(self, events: Sequence[wire.Event]) -> None:
-        sends: list[wire.SendReceived] = []
-        self.in_packets += len(events)
-        for event in events:
-            if isinstance(event, wire.SendReceived):
-                sends.append(event)
-            elif isinstance(event, wire.RecvAckReceived):
-                self._on_recvack(event.recvack)
-            else:
-                await self._on_rare(event)
-        if sends:
-            await self._submit(sends)
+    async def _on_batch(self, batch: wire.Batch) -> None:
+        """Handle a batch, a good-bye after what is answered and before what is stored."""
+        self.in_packets += len(batch)
+        if batch.pings:
+            self.gateway.counters.pings_total += batch.pings
+            self._send([self.connection.send(wire.Pong()) for _ in range(batch.pings)])
+        if batch.recvacks:
+            await self._on_recvacks(batch)
+        for event in batch.events:
+            await self._on_rare(event)
+        if batch.sends:
+            await self._submit(batch)
 
     async def _on_rare(self, event: wire.Event) -> None:
         match event:
-            case wire.PingReceived():
-                self.gateway.counters.pings_total += 1
-                self._write(wire.Pong())
             case wire.ConnectReceived():
                 await self._login(event.connect)
             case wire.SubReceived():
@@ -235,84 +222,72 @@ class ClientSession(Traffic):
 
     async def _login(self, connect: wire.Connect) -> None:
         gateway = self.gateway
-        login = await log_in(gateway, self.connection, connect)
+        login = await log_in(gateway, self.connection, connect, self.connection_id)
         if login.device is None:
-            gateway.counters.login_failures_total += 1
-            gateway.log.info(
-                "login refused",
-                connection_id=self.connection_id,
-                uid=connect.uid,
-                reason=login.reason,
-                detail=login.detail,
-            )
             self.end(login.answer)
             return
         self.device = login.device
-        gateway.counters.logins_total += 1
         gateway.broker.presence.register(self)  # those it displaces are told first
         self._send([login.answer])
         gateway.watch(self)
-        gateway.log.debug("login", connection_id=self.connection_id, uid=connect.uid)
 
-    async def _submit(self, sends: Sequence[wire.SendReceived]) -> None:
+    async def _submit(self, batch: wire.Batch) -> None:
         gateway = self.gateway
-        drafts = []
-        size = 0
-        for event in sends:
-            send = event.send
-            size += len(send.payload)
-            drafts.append(
-                Draft(
-                    send.channel_id,
-                    send.channel_type,
-                    send.payload,
-                    send.client_msg_no,
-                    send.flags,
-                    send.setting,
-                    send.expire,
-                    send.topic,
-                    event.refusal,
-                )
-            )
+        drafts, marks = list(starmap(Draft, batch.sends)), batch.marks
+        size = sum([len(draft.payload) for draft in drafts])
+        if gateway.rates is not None:
+            await gateway.rates.apply(self.connection_id, self.device.uid, drafts)
         gateway.counters.sends_total += len(drafts)
         self.in_messages += len(drafts)
         self.in_message_bytes += size
         self._in_flight += len(drafts)
+        self._hold(size)
 
         def done(receipts: list[Receipt]) -> None:
-            self._acknowledge(sends, receipts)
+            self._hold(-size)
+            self._acknowledge(marks, receipts)
 
         try:
             await gateway.broker.messages.submit(self.device, drafts, done, self)
         except Overloaded:
             done([Receipt(ReasonCode.RATE_LIMIT, 0, 0)] * len(drafts))
         except StoreClosed:
+            self._hold(-size)
             self.end()
-        while self._in_flight >= gateway.config.in_flight and not self._closing:
+        except BaseException:  # whatever it is, nothing was queued
+            self._hold(-size)
+            raise
+        while self._is_busy and not self._closing:
             self._room = trio.Event()
             await self._room.wait()
+        while gateway.is_busy and not self._closing:
+            await gateway.room.park()
 
-    def _acknowledge(self, sends: Sequence[wire.SendReceived], receipts: Sequence[Receipt]) -> None:
-        self._in_flight -= len(sends)
-        self.gateway.counters.sendacks_total += len(sends)
-        acks = [
-            (event.send.client_seq, event.send.flags, message_id, seq & 0xFFFFFFFF, reason)
-            for event, (reason, message_id, seq) in zip(sends, receipts, strict=True)
-        ]
-        if self.one_packet_per_write:
-            self._send([self.connection.encode_sendacks([ack]) for ack in acks])
-        else:
-            self._send([self.connection.encode_sendacks(acks)])
-            self.out_packets += len(acks) - 1
-        if self._room is not None and self._in_flight < self.gateway.config.in_flight:
+    def _hold(self, size: int) -> None:
+        self._in_flight_bytes += size
+        self.gateway.hold(size)
+
+    @property
+    def _is_busy(self) -> bool:
+        config = self.gateway.config
+        return self._in_flight >= config.in_flight or self._in_flight_bytes >= config.in_flight_bytes
+
+    def _acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
+        self._in_flight -= len(marks)
+        self.gateway.counters.sendacks_total += len(marks)
+        frames = self.connection.encode_sendacks(marks, receipts, apart=self.one_packet_per_write)
+        self._send(frames, packets=len(marks))
+        if self._room is not None and not self._is_busy:
             self._room.set()
 
-    def _on_recvack(self, ack: wire.RecvAck) -> None:
-        self.gateway.counters.recvacks_total += 1
-        if self._unacked and not ack.flags & NO_PERSIST:
-            self._unacked.discard(ack.message_id)
+    async def _on_recvacks(self, batch: wire.Batch) -> None:
+        self.gateway.counters.recvacks_total += batch.recvacks
+        if self._unacked and batch.acked:
+            commands = self._unacked.discard(batch.acked)
             if not self._unacked:
                 self.gateway.retrying.discard(self)
+            for message_id in commands:
+                await self.gateway.broker.commands.confirm(self.device.uid, message_id)
 
     def _on_sub(self, sub: wire.Sub) -> None:
         if self._subscriptions is None:
@@ -326,14 +301,37 @@ class ClientSession(Traffic):
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        frames = [self._recv(message) for message in messages]
-        self.gateway.counters.receives_total += len(frames)
-        self.out_messages += len(frames)
-        self.out_message_bytes += sum([len(message.payload) for message in messages])
-        kept = [message for message in messages if not message.flags & NO_PERSIST]
-        if kept:
-            self._remember(kept)
-        return self._send(frames)
+        recvs = [self._recv(message) for message in messages]
+        frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
+        return self._deliver(frames, len(messages), bytes_of(messages), _entries(self.gateway, messages))
+
+    @staticmethod
+    def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
+        """Encode messages once for all who see them alike: everybody but their senders, and the ends of a pair."""
+        if len(sessions) == 1 or any(message.channel.type in _SEES_PEER for message in messages):
+            return sum([session.push(messages) for session in sessions])
+        senders = {message.sender for message in messages}
+        alike: dict[tuple[type, bool], list[ClientSession]] = {}
+        taken = 0
+        for session in sessions:
+            if session.device.uid in senders:
+                taken += session.push(messages)
+            elif not session._closing:
+                alike.setdefault((type(session.connection), session.one_packet_per_write), []).append(session)
+        return taken + sum([_push_alike(group, messages) for group in alike.values()])
+
+    def _deliver(self, frames: Sequence[bytes], count: int, size: int, entries: Mapping[int, Entry]) -> bool:
+        """Send the encoded messages, `count` of `size` payload bytes."""
+        gateway = self.gateway
+        gateway.counters.receives_total += count
+        self.out_messages += count
+        self.out_message_bytes += size
+        if entries:
+            if self._unacked is None:
+                self._unacked = Unacked(gateway.config.unacked, gateway.config.unacked_bytes)
+            self._unacked.add(entries, size if len(entries) == count else None)
+            gateway.retrying.add(self)
+        return self._send(frames, packets=count)
 
     def push_event(self, event: Event) -> bool:
         """Send an event to a client that can read it."""
@@ -341,30 +339,19 @@ class ClientSession(Traffic):
             return False
         if not self.connection.has_events:
             return True
-        try:
-            frame = self.connection.send(wire.EventFrame(event.id, event.type, event.timestamp, event.data))
-        except wire.LocalProtocolError as exc:
-            self.gateway.log.warning("event dropped", connection_id=self.connection_id, detail=str(exc))
-            return True
-        if len(frame) > self.gateway.config.max_frame_size:
-            self.gateway.log.warning("event dropped", connection_id=self.connection_id, size=len(frame))
+        frame = frame_of(event, self.connection, self.gateway.config.max_frame_size)
+        if frame is None:
+            self.gateway.log.warning("event dropped", connection_id=self.connection_id, type=event.type[:64])
             return True
         self.gateway.counters.events_total += 1
         return self._send([frame])
 
-    def _recv(self, message: Message) -> bytes:
+    def _recv(self, message: Message) -> wire.RecvFields:
         uid, sender = self.device.uid, message.sender
         key = plain_channel(message.channel) if message.flags & SYNC_ONCE else message.channel
         channel_id = peer_of(key, uid) if key.type in _SEES_PEER else key.id
         flags = message.flags & ~RED_DOT if sender == uid else message.flags
-        return self.connection.encode_recv(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
-
-    def _remember(self, messages: Sequence[Message]) -> None:
-        gateway, config = self.gateway, self.gateway.config
-        if self._unacked is None:
-            self._unacked = Unacked()
-        self._unacked.add(messages, trio.current_time() + config.retry_interval, config.retry_max_count, config.unacked)
-        gateway.retrying.add(self)
+        return wire.recv_fields(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
 
     def retry(self, now: float) -> None:
         """Repeat what is due, byte for byte."""
@@ -374,15 +361,18 @@ class ClientSession(Traffic):
             self.gateway.retrying.discard(self)
         if due:
             self.gateway.counters.repeats_total += len(due)
-            self._send([self._recv(message) for message in due])
+            recvs = [self._recv(message) for message in due]
+            frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
+            self._send(frames, packets=len(due))
 
     def _write(self, frame: wire.Frame) -> None:
         self._send([self.connection.send(frame)])
 
-    def _send(self, frames: Sequence[bytes]) -> bool:
-        size = sum(map(len, frames))
+    def _send(self, frames: Sequence[bytes], *, packets: int = 0) -> bool:
+        """Send frames in one write; `packets` is how many they hold if some are joined."""
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         self.gateway.counters.bytes_out_total += size
-        self.out_packets += len(frames)
+        self.out_packets += packets or len(frames)
         self.out_packet_bytes += size
         if self.outbox.write(frames):
             return True
@@ -394,5 +384,16 @@ class ClientSession(Traffic):
         return False
 
 
-def _new_client_msg_no() -> str:
-    return uuid.uuid4().hex
+def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
+    """Serve sessions of one protocol and transport for which messages look the same."""
+    first = sessions[0]
+    recvs = [first._recv(message) for message in messages]
+    encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
+    entries, count, size = _entries(first.gateway, messages), len(messages), bytes_of(messages)
+    pairs = zip(sessions, encoded, strict=True)
+    return sum([session._deliver(frames, count, size, entries) for session, frames in pairs])
+
+
+def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
+    config = gateway.config
+    return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)

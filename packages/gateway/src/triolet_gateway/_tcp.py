@@ -10,9 +10,10 @@ import ssl
 import trio
 
 from triolet_gateway import protocol as wire
+from triolet_gateway._admission import Peer
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._outbox import SocketOutbox
-from triolet_gateway._session import ClientSession, Peer
+from triolet_gateway._session import ClientSession
 from triolet_gateway._tls import Certificates, TlsOutbox
 
 READ_BYTES = 65536

@@ -8,10 +8,10 @@ import trio
 import trio_websocket
 
 from triolet_gateway import protocol as wire
-from triolet_gateway._admission import client_of
+from triolet_gateway._admission import Peer, client_of
 from triolet_gateway._client_stream import ClientStream, Watched
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._session import ClientSession, Peer
+from triolet_gateway._session import ClientSession
 from triolet_gateway._tls import Certificates
 
 PACKETS_PER_MESSAGE = 5

@@ -49,12 +49,18 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
         await _answer_before_send(context, stack)
         consumers = await _open_consumers(context, stack)
         if not consumers:
-            context.log.info("webhook is idle", reason="no address is set (webhook.httpAddr, webhook.grpcAddr)")
+            context.log.info("webhook is idle", reason=_why_idle(context.config))
             task_status.started()
             await context.stopping.wait()
             return
         _log_start(context, consumers)
         await _serve(context, consumers, task_status)
+
+
+def _why_idle(config: WebhookConfig) -> str:
+    if config.http_addr or config.grpc_addr:
+        return "webhook.focusEvents names no event that is pushed"
+    return "no address is set (webhook.httpAddr, webhook.grpcAddr)"
 
 
 def _log_start(context: PluginContext[WebhookConfig], consumers: Mapping[str, Consumer]) -> None:

@@ -20,6 +20,7 @@ from triolet_api.routes import (
     _plugin,
     _route,
     _send,
+    _stream,
     _user,
     _web,
 )
@@ -35,6 +36,7 @@ ROUTES: tuple[Route, ...] = tuple(
         _send,
         _history,
         _event,
+        _stream,
         _lifecycle,
         _conversation,
         _monitor,

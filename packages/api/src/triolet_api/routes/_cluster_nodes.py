@@ -381,7 +381,7 @@ async def logs(call: Call, query: LogsQuery) -> Logs:
 
 async def check_log_conflict(call: Call, query: None) -> Content:
     """Find no conflict."""
-    return Content(b"", "application/json; charset=utf-8")
+    return Content(b"", "text/plain; charset=utf-8")
 
 
 async def trace(call: Call, query: None) -> dict[str, list[Any]]:

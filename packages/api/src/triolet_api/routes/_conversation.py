@@ -1,6 +1,7 @@
 """Recent conversations. Source: http-api.md, section 7."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import attrs
 from msgspec import UNSET, UnsetType
@@ -9,7 +10,7 @@ from triolet_api._answers import OK, ChannelName, MessageObject, Ok, message_obj
 from triolet_api._call import Call, ask, get, key_for, post
 from triolet_api._errors import ApiError, missing
 from triolet_api._fields import ChannelType as TypeField
-from triolet_api._fields import Flag, MaybeNumber, Number, Numbers, Objects, Text, Texts, field
+from triolet_api._fields import Flag, MaybeNumber, Needs, Number, Numbers, Objects, Text, Texts, field
 from triolet_core import SYSTEM_UID, ChannelKey, ChannelType, Conversation, Message, peer_of
 
 _NO_CHANNEL = "channel_id or channel_type cannot be empty"
@@ -141,6 +142,8 @@ class Total:
 class TargetBody:
     """One conversation of a user."""
 
+    NEEDS: ClassVar[Needs] = (("channel_id",), ("channel_type",))
+
     channel_id: str = field(Text())
     channel_type: int = field(TypeField(is_optional=True))
 
@@ -171,6 +174,8 @@ class UnreadBody(TargetBody):
 @attrs.frozen(kw_only=True)
 class DeleteBody(TargetBody):
     """A conversation that is hidden until the next message, for one user or several."""
+
+    NEEDS: ClassVar[Needs] = (*TargetBody.NEEDS, ("uid", "uids"))
 
     uid: str = field(Text())
     uids: list[str] = field(Texts())
@@ -315,9 +320,9 @@ async def by_channels(call: Call, body: ByChannelsBody) -> list[ConversationObje
 
 
 async def channels(call: Call, body: UidBody) -> list[ChannelName]:
-    """List the channels of a user's conversations; persons by the other uid."""
+    """List the channels of a user's conversations as they are stored: a person channel by the id of both its ends."""
     return [
-        ChannelName(channel_id=peer_of(each.channel, body.uid), channel_type=each.channel.type)
+        ChannelName(channel_id=each.channel.id, channel_type=each.channel.type)
         for each in call.broker.conversations.list(body.uid)
     ]
 

@@ -15,13 +15,12 @@ from triolet_api._config import ApiConfig
 from triolet_api._errors import ApiError
 
 _ASSETS = Path(flask_swagger_ui.__file__).parent / "dist"
-_NAMES = frozenset(
-    {"swagger-ui.css", "index.css", "swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "favicon-32x32.png"}
-)
+_NAMES = frozenset({"swagger-ui.css", "index.css", "swagger-ui-bundle.js", "favicon-32x32.png"})
 _PAGE = b"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>triolet: HTTP API</title>
 <link rel="icon" href="docs/assets/favicon-32x32.png">
 <link rel="stylesheet" href="docs/assets/swagger-ui.css">
@@ -30,12 +29,26 @@ _PAGE = b"""<!doctype html>
 <body>
 <div id="page"></div>
 <script src="docs/assets/swagger-ui-bundle.js"></script>
-<script>
-SwaggerUIBundle({url: "openapi.json", dom_id: "#page", docExpansion: "none", defaultModelsExpandDepth: 0});
-</script>
+<script src="docs/assets/start.js"></script>
 </body>
 </html>
 """
+_START = b"""SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#page",
+  deepLinking: true,
+  defaultModelsExpandDepth: -1,
+  displayRequestDuration: true,
+  docExpansion: "none",
+  validatorUrl: null,
+});
+"""
+"""No validator: Swagger UI would send the address of the document to one of its makers."""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Nothing from elsewhere; Swagger UI has its icons and some styles in its script."""
 
 
 @attrs.frozen
@@ -48,12 +61,14 @@ class DocsHealth:
 
 async def page(call: Call, query: None) -> Content:
     """Show this documentation."""
-    return Content(_PAGE, "text/html; charset=utf-8")
+    return Content(_PAGE, "text/html; charset=utf-8", headers=(("Content-Security-Policy", _POLICY),))
 
 
 async def asset(call: Call, query: None) -> Content:
     """Return a file of the documentation page."""
     name = call.path["name"]
+    if name == "start.js":
+        return Content(_START, "text/javascript; charset=utf-8", headers=(("Cache-Control", "no-cache"),))
     if name not in _NAMES:
         raise ApiError("not found", status=404, code="not_found")
     body = await trio.to_thread.run_sync(_read, name)
@@ -81,7 +96,7 @@ def _is_on(config: ApiConfig) -> bool:
     return config.docs_on
 
 
-def _free(path: str, handler: Any, answer: Any = None, *, always: bool = False) -> Route:
+def _free(path: str, handler: Any, answer: Any = None, *, always: bool = False, **more: Any) -> Route:
     return Route(
         method="GET",
         path=path,
@@ -89,13 +104,14 @@ def _free(path: str, handler: Any, answer: Any = None, *, always: bool = False) 
         answer=answer,
         is_free=True,
         mounted=None if always else _is_on,
+        **more,
     )
 
 
 ROUTES = (
-    _free("/docs", page),
-    _free("/docs/assets/{name}", asset),
-    _free("/openapi.json", openapi),
-    _free("/docs/openapi.json", openapi),
+    _free("/docs", page, media="text/html"),
+    _free("/docs/assets/{name}", asset, media="*/*"),
+    _free("/openapi.json", openapi, dict[str, Any]),
+    _free("/docs/openapi.json", openapi, dict[str, Any]),
     _free("/docs/health", docs_health, DocsHealth, always=True),
 )

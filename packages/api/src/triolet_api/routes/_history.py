@@ -1,8 +1,9 @@
 """Reading messages back. Source: http-api.md, sections 6.3 to 6.7."""
 
-from typing import Any
+from typing import Any, cast
 
 import attrs
+import msgspec
 
 from triolet_api._answers import OK, MessageObject, Ok, Page, message_object, message_objects
 from triolet_api._call import Call, PersonTarget, ask, get, key_for, post
@@ -141,13 +142,9 @@ async def sync(call: Call, body: SyncBody) -> Page:
     if body.is_limao:
         return _limao_page(call, body, key, limit)
     start, end = body.start_message_seq, body.end_message_seq
-    page = call.broker.messages.sync(key, start=start, end=end, limit=limit, newer=body.pull_mode == 1)
-    return Page(
-        start_message_seq=start,
-        end_message_seq=end,
-        more=int(page.more),
-        messages=message_objects(call.broker, page.messages, full=body.event_summary_mode == "full"),
-    )
+    is_full = body.event_summary_mode == "full"
+    shown, more = _shown(call, key, start=start, end=end, limit=limit, newer=body.pull_mode == 1, full=is_full)
+    return Page(start_message_seq=start, end_message_seq=end, more=int(more), messages=shown)
 
 
 def _limao_page(call: Call, body: SyncBody, key: ChannelKey, limit: int) -> Page:
@@ -159,15 +156,27 @@ def _limao_page(call: Call, body: SyncBody, key: ChannelKey, limit: int) -> Page
         return Page(
             start_message_seq=0, end_message_seq=high, min_message_seq=0, max_message_seq=high, more=0, messages=[]
         )
-    page = call.broker.messages.sync(key, start=start, end=end, limit=limit, newer=not downwards)
+    shown, more = _shown(call, key, start=start, end=end, limit=limit, newer=not downwards)
     return Page(
         start_message_seq=low,
         end_message_seq=high,
         min_message_seq=low,
         max_message_seq=high,
-        more=int(page.more),
-        messages=message_objects(call.broker, page.messages),
+        more=int(more),
+        messages=shown,
     )
+
+
+def _shown(
+    call: Call, key: ChannelKey, *, start: int, end: int, limit: int, newer: bool, full: bool = False
+) -> tuple[list[MessageObject], bool]:
+    """Return a page of history and whether there is more; ready-made text where core has a faster way to it."""
+    messages = call.broker.messages
+    text = messages.sync_text(key, start=start, end=end, limit=limit, newer=newer)
+    if text is not None:
+        return cast("list[MessageObject]", msgspec.Raw(text.text)), text.more  # goes into the answer as it is
+    page = messages.sync(key, start=start, end=end, limit=limit, newer=newer)
+    return message_objects(call.broker, page.messages, full=full), page.more
 
 
 async def messages(call: Call, body: SearchBody) -> Page:

@@ -1,10 +1,12 @@
 """What may be done to stored messages: recall, edit, delete. Ours; no reference server has it."""
 
+from typing import ClassVar
+
 import attrs
 
 from triolet_api._call import Call, PersonTarget, post
 from triolet_api._errors import ApiError
-from triolet_api._fields import Number, Numbers, Text, field
+from triolet_api._fields import Needs, Number, Numbers, Text, field
 from triolet_api.routes._send import ContentBody
 from triolet_core import NotFound, Revision
 
@@ -27,6 +29,8 @@ class EditBody(RecallBody, ContentBody):
 @attrs.frozen(kw_only=True)
 class DeleteBody(PersonTarget):
     """Messages that are deleted: by number, by id, or from one number to another."""
+
+    NEEDS: ClassVar[Needs] = (("message_seqs", "message_ids", "start_message_seq"),)
 
     message_seqs: list[int] = field(Numbers(low=1))
     message_ids: list[int] = field(Numbers())

@@ -158,7 +158,7 @@ class ExportedLists:
 async def login(call: Call, body: LoginBody) -> Login:
     """Log in; the answer's token goes into `Authorization: Bearer`."""
     authority: Authority = call.services.parts["authority"]
-    user, token, expires = authority.login(body.username, body.password, call.caller.address, time.time())
+    user, token, expires = await authority.login(body.username, body.password, call.caller.address, time.time())
     return Login(
         username=user.name,
         token=token,
@@ -171,7 +171,7 @@ async def login(call: Call, body: LoginBody) -> Login:
 
 def _tags(call: Call) -> Mapping[str, Tag]:
     here = node_id(call)
-    started = datetime.datetime.fromtimestamp(call.broker.started_at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    started = datetime.datetime.fromtimestamp(call.broker.started_at, datetime.UTC).strftime("%Y-%m-%d %H:%M")
     tags = {}
     for key, facts in call.broker.channels.cached_channels():
         uids = sorted(facts.members)

@@ -3,15 +3,28 @@
 import base64
 import json
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
 from triolet_api._answers import Failure, Ok
 from triolet_api._call import Call, Nothing, post
 from triolet_api._errors import BAD_FORMAT, ApiError, missing
-from triolet_api._fields import Anything, Flag, Number, Object, Payload, Text, Texts, field, read_object, schema_of
+from triolet_api._fields import (
+    Anything,
+    Flag,
+    Needs,
+    Number,
+    Object,
+    Payload,
+    Text,
+    Texts,
+    field,
+    read_object,
+    schema_of,
+)
 from triolet_api._fields import ChannelType as TypeField
+from triolet_api.routes._event import MISMATCH, UNKNOWN_V1, add_events, json_of
 from triolet_core import SYSTEM_UID, ChannelKey, ChannelType, Device, Draft, EventDraft, ReasonCode, Receipt
 from triolet_core.model import (
     COMMAND_SUFFIX,
@@ -21,6 +34,7 @@ from triolet_core.model import (
     SETTING_STREAM,
     SYNC_ONCE,
     channel_key,
+    new_client_msg_no,
 )
 
 NO_PAYLOAD = "payload不能为空！"
@@ -46,6 +60,8 @@ class HeaderBody:
 @attrs.frozen(kw_only=True, slots=False)  # a second base of some bodies
 class ContentBody:
     """What is sent: a payload, or `content` with a `type`, of which a JSON payload is made."""
+
+    NEEDS: ClassVar[Needs] = (("payload", "content"),)
 
     payload: bytes = field(Payload())
     content: Any = field(Anything(doc="text or object, where there is no payload"))
@@ -73,6 +89,8 @@ class ContentBody:
 @attrs.frozen(kw_only=True)
 class SendBody(ContentBody):
     """A message to a channel, or to listed users."""
+
+    NEEDS: ClassVar[Needs] = (*ContentBody.NEEDS, ("channel_id", "subscribers"))
 
     header: HeaderBody = field(Object(of=HeaderBody))
     client_msg_no: str = field(Text(doc="made if it is absent; a repeat answers the first message"))
@@ -138,17 +156,24 @@ async def send(call: Call, body: SendBody) -> Any:
 
 async def _send_piece(call: Call, body: SendBody) -> Sent:
     """A message with a stream number is a piece of that stream and no message of its own."""
+    payload = body.data(call)
+    if not body.channel_id:
+        raise ApiError(CANNOT_SEND, code="channel_or_subscribers")
+    check_target(body.channel_id, body.channel_type, body.from_uid)
     key = channel_key(body.from_uid or SYSTEM_UID, body.channel_id, body.channel_type)
-    receipt = await call.broker.streams.add(
-        EventDraft(
-            channel=key,
-            client_msg_no=body.stream_no,
-            event_id=body.client_msg_no or uuid.uuid4().hex,
-            event_type="stream.delta",
-            from_uid=body.from_uid,
-            payload=_piece(body.data(call)),
-        )
+    if call.broker.streams.channel_of(body.stream_no) not in (None, key):
+        raise ApiError(MISMATCH, code="channel_mismatch")
+    if call.broker.streams.state(key, body.stream_no) is None:
+        raise ApiError(UNKNOWN_V1, code="no_stream")
+    draft = EventDraft(
+        channel=key,
+        client_msg_no=body.stream_no,
+        event_id=body.client_msg_no or uuid.uuid4().hex,
+        event_type="stream.delta",
+        from_uid=body.from_uid,
+        payload=_piece(payload),
     )
+    receipt = await add_events(call, draft)
     return _sent(receipt.message_id, 0, receipt.event_id)
 
 
@@ -165,9 +190,8 @@ def _sent(message_id: int, seq: int, client_msg_no: str) -> Sent:
 
 def _piece(payload: bytes) -> Any:
     """Return a payload as a delta: the text of a JSON message is joined, what is no text is kept as it is."""
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError):
+    value = json_of(payload)
+    if value is None:
         return {"kind": "base64", "data": base64.b64encode(payload).decode()}
     content = value.get("content") if isinstance(value, dict) else value
     return {"kind": "text", "delta": content} if isinstance(content, str) else value
@@ -209,7 +233,7 @@ async def _draft(call: Call, body: SendBody) -> tuple[Device, Draft]:
         body.channel_id or _temporary(call, body.subscribers, flags),
         body.channel_type if body.channel_id else int(ChannelType.TEMP),
         payload,
-        body.client_msg_no or f"{uuid.uuid4().hex}0",
+        body.client_msg_no or new_client_msg_no(),
         flags,
         body.setting | (SETTING_STREAM if body.is_stream else 0),
         body.expire,

@@ -43,10 +43,12 @@ class Site:
     folder: str
     connect: str
     """Where its scripts may connect to."""
+    shared: tuple[str, ...] = ()
+    """Files that it has of the administrator's page."""
 
     async def answer(self, call: Call, name: str) -> Content:
         """Return a file, or that the caller has it already."""
-        files = await trio.to_thread.run_sync(_files, self.folder)
+        files = await trio.to_thread.run_sync(_files, self)
         file = files.get(name, files[INDEX])
         headers = (*_HEADERS, ("Content-Security-Policy", _POLICY.format(connect=self.connect)), ("ETag", file.tag))
         if call.headers.get("if-none-match") == file.tag:
@@ -64,9 +66,10 @@ class File:
 
 
 @functools.cache
-def _files(folder: str) -> dict[str, File]:
-    """Read the files of a folder, once."""
-    return {path.name: _file(path) for path in sorted((_FOLDER / folder).iterdir()) if path.suffix in _KINDS}
+def _files(site: Site) -> dict[str, File]:
+    """Read the files of a page, once."""
+    own = [path for path in sorted((_FOLDER / site.folder).iterdir()) if path.suffix in _KINDS]
+    return {path.name: _file(path) for path in (*own, *(_FOLDER / "web" / name for name in site.shared))}
 
 
 def _file(path: Path) -> File:
@@ -76,7 +79,11 @@ def _file(path: Path) -> File:
 
 
 WEB = Site(folder="web", connect="'self'")
-CHAT = Site(folder="chatdemo", connect="'self' http: https: ws: wss:")  # the API and the gateway may be elsewhere
+CHAT = Site(
+    folder="chatdemo",
+    connect="'self' http: https: ws: wss:",  # the API and the gateway may be elsewhere
+    shared=("dom.js", "icon.svg"),
+)
 
 
 async def web(call: Call, query: None) -> Content:

@@ -2,6 +2,7 @@
 
 const KEY = "triolet.session";
 const UNAUTHORIZED = 401;
+const LONGEST_MS = 30_000;
 
 /** A request that was refused or did not arrive; `message` may be shown. */
 export class ApiFailure extends Error {
@@ -49,14 +50,17 @@ export function withQuery(path, values) {
 export async function request(method, path, { body, signal, token = login.value?.token } = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const sent = body === undefined ? undefined : JSON.stringify(body);
+  const ends = AbortSignal.any([AbortSignal.timeout(LONGEST_MS), ...(signal ? [signal] : [])]);
   let response;
+  let text;
   try {
-    response = await fetch(path, { method, headers, body: sent, signal, cache: "no-store", credentials: "omit" });
+    response = await fetch(path, { method, headers, body: sent, signal: ends, cache: "no-store", credentials: "omit" });
+    text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiFailure("The server cannot be reached.");
+    const isLate = error.name === "TimeoutError";
+    throw new ApiFailure(isLate ? `The server has not answered for ${LONGEST_MS / 1000} s.` : "The server cannot be reached.");
   }
-  const text = await response.text();
   if (!response.ok) throw failureOf(method, path, response.status, text);
   try {
     return JSON.parse(text || "null");

@@ -26,7 +26,8 @@ function thinned(points, count) {
 }
 
 /** Return the end of a scale, a round number that is not below `value`. */
-function roundedUp(value) {
+function roundedUp(value, unit) {
+  if (unit === "bytes") return 2 ** Math.ceil(Math.log2(Math.max(value, 4)));
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 4, 5, 10].map((each) => each * power).find((each) => each >= value);
@@ -43,7 +44,7 @@ export function chart(spec, samples, span, width) {
   const points = thinned(samples, MOST_POINTS);
   const write = amount[spec.unit ?? "number"];
   const wide = Math.max(width, NARROWEST);
-  const top = roundedUp(Math.max(0, ...points.flatMap((point) => point.values)));
+  const top = roundedUp(Math.max(0, ...points.flatMap((point) => point.values)), spec.unit);
   const x = (at) => MARGIN.left + ((at - span[0]) / (span[1] - span[0] || 1)) * (wide - MARGIN.left - MARGIN.right);
   const y = (value) => HEIGHT - MARGIN.bottom - (value / top) * (HEIGHT - MARGIN.top - MARGIN.bottom);
   const drawing = svg("svg", { viewBox: `0 0 ${wide} ${HEIGHT}`, width: wide, height: HEIGHT, role: "img", "aria-label": spec.title });

@@ -13,6 +13,7 @@
 //          refresh                    seconds between two looks at first; absent: it is off
 
 import { base64Of, bytes, channelType, channelTypes, deviceFlag, moment, nanoMoment, payloadText, payloadValue, whole } from "./format.js";
+import { monitor } from "./monitor.js";
 
 const yesNo = (value) => (value ? "yes" : "");
 const uidFilter = { name: "uid", label: "User" };
@@ -209,6 +210,12 @@ const devices = {
   ],
 };
 
+/** Return what is special about a message. */
+function marksOf(row) {
+  const expires = row.expire && `expires after ${whole(row.expire)} s`;
+  return [row.is_stream && "stream", row.topic && `topic ${row.topic}`, expires].filter(Boolean).join(", ");
+}
+
 const messages = {
   path: "/data/message", group: "Data", title: "Messages",
   note: "The newest first. A channel is named as it is stored: a person channel as both uids with @ between them.",
@@ -220,16 +227,14 @@ const messages = {
   ],
   key: (row) => row.message_id,
   columns: [
-    { label: "Id", kind: "code", show: (row) => row.message_id },
     { label: "Seq", kind: "number", show: (row) => row.message_seq },
     { label: "Time", show: (row) => moment(row.timestamp) },
     { label: "Channel", kind: "code", show: (row) => row.channel_id, link: messagesOf },
-    { label: "Type", show: (row) => channelType(row.channel_type) },
     { label: "Sender", kind: "code", show: (row) => row.from_uid },
     { label: "Payload", kind: "text", show: (row) => payloadText(row.payload) },
-    { label: "Topic", show: (row) => row.topic },
-    { label: "Expires after", kind: "number", show: (row) => (row.expire ? `${whole(row.expire)} s` : "") },
-    { label: "Stream", show: (row) => yesNo(row.is_stream) },
+    { label: "Type", show: (row) => channelType(row.channel_type) },
+    { label: "Id", kind: "code", show: (row) => row.message_id },
+    { label: "Marks", show: marksOf },
   ],
   actions: [
     { label: "Details", value: (row) => [`Message ${row.message_id}`, { ...row, payload: payloadValue(row.payload) }] },
@@ -359,7 +364,7 @@ const bindings = {
 const deadLetters = {
   path: "/data/webhook", group: "Extensions", title: "Webhook dead letters",
   note: "What the receiver of webhooks did not take. The oldest first.",
-  endpoint: "/webhook/dead", onlyIfServed: true, rows: (answer) => answer.data ?? answer, limited: [100, 1000], key: (row) => row.id,
+  endpoint: "/webhook/dead", onlyIfServed: true, refresh: 10, rows: (answer) => answer.data, limited: [100, 1000], key: (row) => row.id,
   columns: [
     { label: "Id", kind: "number", show: (row) => row.id },
     { label: "Event", kind: "code", show: (row) => row.event },
@@ -373,7 +378,7 @@ const deadLetters = {
     {
       label: "Push again", needs: ["webhook", "w"], ask: (row) => `Push letter ${row.id} again?`,
       call: (row) => ["/webhook/dead/resend", { ids: [row.id] }],
-      problem: (answer) => answer.reason && `It was refused again: ${answer.reason}`,
+      problem: (answer) => answer.data.reason && `It was refused again: ${answer.data.reason}`,
     },
     {
       label: "Drop", needs: ["webhook", "w"], ask: (row) => `Forget letter ${row.id}? Its receiver will not hear of it.`,
@@ -382,45 +387,8 @@ const deadLetters = {
   ],
 };
 
-const packets = (names, what) => names.map((name) => [`${name}_packet_${what}_rate`, name]);
-const all = ["send", "sendack", "recv", "recvack"];
-const few = ["conn", "connack", "ping", "pong"];
-
-const application = {
-  path: "/monitor/app", group: "Monitor", title: "Application", kind: "charts", endpoint: "/metrics/app",
-  charts: [
-    { title: "Online", lines: [["conn_count", "connections"], ["online_user_count", "users"], ["online_device_count", "devices"]] },
-    { title: "Message packets per second", lines: packets(all, "count") },
-    { title: "Message bytes per second", unit: "bytes", lines: packets(all, "bytes") },
-    { title: "Other packets per second", lines: packets(few, "count") },
-    { title: "Other bytes per second", unit: "bytes", lines: packets(few, "bytes") },
-  ],
-};
-
-const clusterCharts = {
-  path: "/monitor/cluster", group: "Monitor", title: "Store", kind: "charts", endpoint: "/metrics/cluster",
-  note: "One node: what it stores is what it proposes, and nothing goes to other nodes.",
-  charts: [
-    { title: "Messages stored per second", lines: [["channel_propose_count_rate", "stored"]] },
-    { title: "Messages refused per second", lines: [["channel_propose_failed_count_rate", "refused"]] },
-    { title: "Messages sent by clients per second", lines: [["sendpacket_incoming_count_rate", "sent"]] },
-  ],
-};
-
-const system = {
-  path: "/monitor/system", group: "Monitor", title: "System", kind: "charts", endpoint: "/metrics/system",
-  charts: [
-    { title: "Client traffic per second", unit: "bytes", lines: [["extranet_incoming_bytes_rate", "in"], ["extranet_outgoing_bytes_rate", "out"]] },
-    { title: "Processor", unit: "percent", lines: [["cpu_percent", "of one core"]] },
-    { title: "Memory, the most so far", unit: "bytes", lines: [["memstats_alloc_bytes", "resident"]] },
-    { title: "Tasks", lines: [["goroutines", "tasks"]] },
-  ],
-};
-
-const overview = { path: "/", group: "", title: "Overview", kind: "overview", endpoint: "/varz" };
-
 /** Every page, in the order of the menu. */
 export const pages = [
-  overview, nodes, slots, clusterChannels, clusterConfig, connections, users, devices, messages, channels, conversations,
-  tags, plugins, bindings, deadLetters, application, clusterCharts, system,
+  { path: "/", group: "", title: "Overview", kind: "overview" }, nodes, slots, clusterChannels, clusterConfig, connections, users, devices, messages, channels, conversations,
+  tags, plugins, bindings, deadLetters, ...monitor,
 ];

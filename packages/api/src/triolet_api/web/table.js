@@ -19,7 +19,7 @@ export function table(view) {
   const count = h("p", { class: "note count", role: "status" });
   const body = h("tbody");
   const heads = page.columns.map((column) => headOf(column));
-  const actions = page.actions?.length ? [h("th", { scope: "col" }, "Actions")] : [];
+  const actions = page.actions?.length ? [h("th", { scope: "col", class: "actions" }, "Actions")] : [];
   const grid = h("table", {}, h("thead", {}, h("tr", {}, ...heads, ...actions)), body);
   const more = h("button", { type: "button", class: "more", hidden: true, onclick: showMore }, "Show more");
   const interval = choice("refresh", INTERVALS, page.refresh ?? 0);
@@ -91,7 +91,7 @@ export function table(view) {
     const entry = { cells, row: null, element: h("tr", {}, ...cells) };
     if (actions.length) {
       entry.buttons = page.actions.map((action) => buttonOf(action, entry));
-      entry.element.append(h("td", { class: "actions" }, ...entry.buttons));
+      entry.element.append(h("td", { class: "actions" }, h("div", {}, ...entry.buttons)));
     }
     return entry;
   }

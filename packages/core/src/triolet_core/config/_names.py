@@ -81,7 +81,7 @@ _BY_REASON = {
     "profiles of the Go program": "pprofOn",
     "the /stress endpoints are not served": "stress",
     _MANAGER: ("manager.on manager.addr auth.on auth.kind auth.superToken auth.users jwt.secret jwt.expire jwt.issuer"),
-    "the demo chat is at /chatdemo/ of httpAddr": "demo.addr",
+    "the demo chat is at /chatdemo/ of httpAddr": "demo.on demo.addr",
     "no outside service is asked": "external.autoGetExternalIP",
     "log what you need with logger.level and collect it": (
         "logger.traceOn logger.loki.url logger.loki.username logger.loki.password"

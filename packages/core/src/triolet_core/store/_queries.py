@@ -1,6 +1,7 @@
 """Questions to a transaction, pure functions; used by readers on a snapshot and by the writer on its own state."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import lmdb
 
@@ -57,6 +58,27 @@ def messages_from(txn: lmdb.Transaction, key: ChannelKey, first: int) -> Iterato
             if not raw.startswith(prefix):
                 return
             yield records.decode_message(value, key, keys.seq_of(raw))
+
+
+def raw_page(
+    txn: lmdb.Transaction, key: ChannelKey, first: int, count: int, *, upwards: bool
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Return up to `count` entries from `first` on in one direction, and what the keys of the channel begin with.
+
+    Behind the channel's last message come entries of others.
+    """
+    record = channel_record(txn, key)
+    if record is None:
+        return b"", []
+    slot = slot_of(key.id)
+    prefix = keys.numbered(slot, keys.MESSAGE, record.number)
+    with txn.cursor() as cursor:
+        if upwards:
+            found = cursor.set_range(keys.message(slot, record.number, first))
+            return prefix, list(islice(cursor.iternext(), count)) if found else []
+        behind = keys.message(slot, record.number, first + 1)
+        found = cursor.prev() if cursor.set_range(behind) else cursor.last()
+        return prefix, list(islice(cursor.iterprev(), count)) if found else []
 
 
 def seqs_between(txn: lmdb.Transaction, key: ChannelKey, first: int, last: int) -> Iterator[int]:

@@ -347,3 +347,14 @@ def check_version(frame: Frame, version: int) -> None:
     """Raise `LocalProtocolError` if a peer of this version cannot read the frame (wire-protocol.md, rule 5)."""
     if isinstance(frame, frames.EventFrame) and version < FIRST_WITH_EVENTS:
         raise LocalProtocolError(f"version {version} has no EVENT")
+
+
+def guess(data: bytes) -> str:
+    """Say what the first bytes of a wrong protocol look like, for the log."""
+    if data[:1] in (b"{", b"["):
+        return ": this looks like JSON-RPC"
+    if data[:4] in (b"GET ", b"POST", b"HEAD", b"PUT "):
+        return ": this looks like HTTP"
+    if data[:2] == b"\x16\x03":
+        return ": this looks like TLS"
+    return ": this looks like a PROXY header" if data[:5] == b"PROXY" else ""

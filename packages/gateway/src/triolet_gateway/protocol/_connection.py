@@ -5,13 +5,16 @@ an error or the end of the stream. Client: IDLE, PENDING after `connect`, READY 
 Bytes that come while PENDING are kept. Anything the peer does ends in an event or in `RemoteProtocolError`.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 
-from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, Message, ReasonCode
-from triolet_gateway.protocol import _codec, _frames, _hot, _limao
-from triolet_gateway.protocol._crypto import SessionKeys, agree, public_key
-from triolet_gateway.protocol._errors import LocalProtocolError, NotText, PayloadError, RemoteProtocolError
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, ReasonCode, Receipt
+from triolet_gateway.protocol import _choice, _codec, _frames, _hot, _limao, _seals
+from triolet_gateway.protocol._codec import guess
+from triolet_gateway.protocol._crypto import SALT_LENGTH, aes_key, public_key
+from triolet_gateway.protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
 from triolet_gateway.protocol._events import (
+    Batch,
     ConnAckReceived,
     ConnectReceived,
     DisconnectReceived,
@@ -27,10 +30,9 @@ from triolet_gateway.protocol._events import (
     SubReceived,
 )
 from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
-from triolet_gateway.protocol._state import NEED_DATA, Limits, NeedData, Role, State
+from triolet_gateway.protocol._state import Limits, Role, State
 
-RECV_OVERHEAD = 640
-"""What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""
+hot = _choice.choose(os.environ)
 
 
 class Connection:
@@ -39,8 +41,8 @@ class Connection:
     __slots__ = (
         "_buffer",
         "_error",
-        "_keys",
         "_limits",
+        "_peer",
         "_private_key",
         "_role",
         "connect_frame",
@@ -53,7 +55,7 @@ class Connection:
         self._role = role
         self._limits = limits or _DEFAULT_LIMITS
         self._buffer = b""
-        self._keys: SessionKeys | None = None
+        self._peer = _NO_PEER
         self._private_key = b""
         self._error: RemoteProtocolError | None = None
         self.connect_frame: _frames.Connect | None = None
@@ -64,12 +66,16 @@ class Connection:
     @property
     def is_encrypted(self) -> bool:
         """Whether payloads are."""
-        return self._keys is not None
+        return self._peer.is_encrypted
 
     @property
     def has_events(self) -> bool:
         """Whether the peer knows EVENT (wire-protocol.md, rule 5)."""
         return self.version >= _codec.FIRST_WITH_EVENTS
+
+    def _agree(self, private_key: bytes, peer_key: str, salt: bytes) -> None:
+        key = aes_key(private_key, peer_key)
+        self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO, key=key, iv=salt[:SALT_LENGTH])
 
     # --- in
 
@@ -80,54 +86,64 @@ class Connection:
         elif self.state is not State.CLOSED:
             self._buffer = self._buffer + data if self._buffer else data
 
-    def next_event(self) -> Event | NeedData:
-        """Return the next event.
-
-        Raises:
-            RemoteProtocolError: The peer broke the protocol; nothing more comes from this connection.
-        """
-        events, rest = self._parse(1)
-        self._buffer = rest
-        return events[0] if events else NEED_DATA
-
     def events(self) -> list[Event]:
         """Return every event that is complete.
 
         Raises:
-            RemoteProtocolError: As `next_event`; events before the error come first, the error with the next call.
+            RemoteProtocolError: The peer broke the protocol; nothing more comes from this connection. Events before
+                the error come first, the error with the next call.
         """
-        events, self._buffer = self._parse(None)
+        events: list[Event] = []
+        self._parse(events)
         return events
 
-    def _parse(self, most: int | None) -> tuple[list[Event], bytes]:
-        if self._error is not None:
-            error, self._error = self._error, None
-            self.state = State.CLOSED
-            self._buffer = b""
-            raise error
+    def batch(self) -> Batch:
+        """Return everything that is complete, sorted by kind. For servers: messages and acks come much faster so.
+
+        Raises:
+            RemoteProtocolError: As `events`.
+        """
+        batch = Batch()
+        self._parse(batch)
+        return batch
+
+    def _parse(self, into: list[Event] | Batch) -> None:
+        self._raise_kept()
         if self.state is State.CLOSED:
-            return [], b""
-        events: list[Event] = []
-        buffer = self._buffer
-        offset = 0
+            return
+        buffer, offset = self._buffer, 0
         try:
-            while most is None or len(events) < most:
-                if self.state is State.PENDING and self._role is Role.SERVER:
-                    break
+            while self.state is not State.PENDING or self._role is Role.CLIENT:
+                if isinstance(into, Batch):
+                    offset = self._read_hot(into, buffer, offset)
+                    if offset == len(buffer):
+                        break
                 step = self._step(buffer, offset)
                 if step is None:
                     self._check_login(len(buffer) - offset)
                     break
                 event, offset = step
                 if event is not None:
-                    events.append(event)
+                    into.append(event)
         except RemoteProtocolError as exc:
-            if not events:
-                self.state = State.CLOSED
-                self._buffer = b""
-                raise
             self._error = exc
-        return events, buffer[offset:] if offset else buffer
+            if not into:
+                self._raise_kept()
+        self._buffer = buffer[offset:] if offset else buffer
+
+    def _raise_kept(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            self.state = State.CLOSED
+            self._buffer = b""
+            raise error
+
+    def _read_hot(self, batch: Batch, buffer: bytes, offset: int) -> int:
+        if self.state is not State.READY or self.family is not Family.WUKONG:
+            return offset
+        found = hot.read_batch(self._peer, buffer, offset, self._limits.max_frame_size)
+        batch.extend(found)
+        return found[0]
 
     def _check_login(self, waiting: int) -> None:
         if self.state is State.IDLE and waiting > self._limits.max_login_bytes:
@@ -174,21 +190,14 @@ class Connection:
         return ConnectReceived(connect), end
 
     def _on_send(self, buffer: bytes, offset: int, start: int, end: int) -> SendReceived:
-        send = None
-        if self.family is Family.WUKONG:
-            send = _hot.read_send(buffer[start:end], self.version, buffer[offset] & 0x0F)
-        if send is None:
-            decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
-            if decoded is None or not isinstance(decoded[0], _frames.Send):
-                raise RemoteProtocolError(ReasonCode.UNKNOWN, "a SEND cannot be read")
-            send = decoded[0]
-        if end - start + RECV_OVERHEAD > self._limits.max_frame_size:
+        decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
+        if decoded is None or not isinstance(decoded[0], _frames.Send):
+            raise RemoteProtocolError(ReasonCode.UNKNOWN, "a SEND cannot be read")
+        send = decoded[0]
+        if end - start + _hot.RECV_OVERHEAD > self._limits.max_frame_size:
             send.payload = b""
             return SendReceived(send, ReasonCode.PAYLOAD_DECODE_ERROR)
-        if self._keys is None:
-            return SendReceived(send)
-        wrong_key = ReasonCode.MSG_KEY_ERROR if self.family is Family.LIMAO else ReasonCode.PAYLOAD_DECODE_ERROR
-        return SendReceived(send, _hot.open_send(send, self._keys, wrong_key))
+        return SendReceived(send, _seals.open_send(send, self._peer, self.family))
 
     def _on_frame(self, frame: Frame) -> Event | None:
         return self._of_client(frame) if self._role is Role.SERVER else self._of_server(frame)
@@ -215,7 +224,7 @@ class Connection:
             case _frames.SendAck():
                 return SendAckReceived(frame)
             case _frames.Recv():
-                return RecvReceived(self._open_recv(frame))
+                return RecvReceived(_seals.open_recv(frame, self._peer))
             case _frames.Pong():
                 return PongReceived()
             case _frames.Disconnect():
@@ -234,22 +243,9 @@ class Connection:
         if frame.server_version:
             self.version = min(self.version, frame.server_version)
         if frame.server_key:
-            self._keys = agree(self._private_key, frame.server_key, frame.salt.encode())
+            self._agree(self._private_key, frame.server_key, frame.salt.encode())
         self.state = State.READY
         return ConnAckReceived(frame)
-
-    def _open_recv(self, recv: _frames.Recv) -> _frames.Recv:
-        if self._keys is None:
-            return recv
-        head = f"{recv.message_id}{recv.message_seq}{recv.client_msg_no}{recv.timestamp}"
-        sign = f"{head}{recv.from_uid}{recv.channel_id}{recv.channel_type}".encode() + recv.payload
-        if self._keys.msg_key(sign) != recv.msg_key:
-            raise RemoteProtocolError(ReasonCode.MSG_KEY_ERROR, "a RECV has a wrong message key")
-        try:
-            recv.payload = self._keys.decrypt(recv.payload)
-        except PayloadError as exc:
-            raise RemoteProtocolError(ReasonCode.PAYLOAD_DECODE_ERROR, str(exc)) from exc
-        return recv
 
     # --- out, server
 
@@ -273,10 +269,13 @@ class Connection:
         server_key = ""
         if has_keys:
             try:
-                self._keys = agree(private_key, connect.client_key, salt)
+                self._agree(private_key, connect.client_key, salt)
             except RemoteProtocolError as exc:
                 raise RemoteProtocolError(exc.reason, exc.detail, self.reject(exc.reason)) from None
             server_key = public_key(private_key)
+        else:
+            self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO)
+        self.connect_frame = None  # nobody needs the token any more
         self.state = State.READY
         return self._connack(
             _frames.ConnAck(time_diff_ms, ReasonCode.SUCCESS, server_key, salt.decode() if has_keys else "", node_id)
@@ -298,13 +297,19 @@ class Connection:
             frame.flags, frame.server_version = 1, self.version
         return _codec.encode(frame, self.version, self.family)
 
-    def encode_recv(self, message: Message, channel_id: str, from_uid: str, flags: int) -> bytes:
-        """Return the RECV of a message for this receiver, encrypted and signed."""
-        return _hot.write_recv(message, channel_id, from_uid, flags, self.version, self.family, self._keys)
+    def encode_recvs(self, recvs: Sequence[_hot.RecvFields], *, apart: bool = False) -> list[bytes]:
+        """Return the RECVs of messages for this receiver, encrypted and signed; joined, or each `apart`."""
+        if not apart:
+            return hot.write_recvs(recvs, [self._peer])
+        return [frame for recv in recvs for frame in hot.write_recvs([recv], [self._peer])]
 
-    def encode_sendacks(self, acks: Iterable[_hot.Ack]) -> bytes:
-        """Return SENDACKs, (client_seq, flags, message_id, message_seq, reason) each."""
-        return _hot.write_sendacks(acks, self.family)
+    def encode_sendacks(
+        self, marks: Sequence[_hot.Mark], receipts: Sequence[Receipt], *, apart: bool = False
+    ) -> list[bytes]:
+        """Return the SENDACKs of a batch; joined, or each `apart`."""
+        acks = hot.write_sendacks(marks, receipts, limao=self.family is Family.LIMAO)
+        size = _hot.SENDACK_BYTES
+        return [acks[at : at + size] for at in range(0, len(acks), size)] if apart else [acks]
 
     def send(self, frame: Frame) -> bytes:
         """Return the bytes of a frame.
@@ -349,14 +354,10 @@ class Connection:
         topic: str = "",
     ) -> bytes:
         """Return a SEND, encrypted and signed."""
-        msg_key = ""
-        if self._keys is not None:
-            payload = self._keys.encrypt(payload)
-            msg_key = self._keys.msg_key(f"{client_seq}{client_msg_no}{channel_id}{channel_type}".encode() + payload)
         frame = _frames.Send(
-            setting, client_seq, client_msg_no, channel_id, channel_type, expire, msg_key, topic, payload, flags
+            setting, client_seq, client_msg_no, channel_id, channel_type, expire, "", topic, payload, flags
         )
-        return _codec.encode(frame, self.version, self.family)
+        return _codec.encode(_seals.seal_send(frame, self._peer), self.version, self.family)
 
     def recv_ack(self, recv: _frames.Recv) -> bytes:
         """Return the RECVACK of a RECV, with its flags."""
@@ -369,14 +370,14 @@ class Connection:
 
 
 _DEFAULT_LIMITS = Limits()
+_NO_PEER = hot.Peer(LATEST_VERSION)
 
 
-def guess(data: bytes) -> str:
-    """Say what the first bytes of a wrong protocol look like, for the log."""
-    if data[:1] in (b"{", b"["):
-        return ": this looks like JSON-RPC"
-    if data[:4] in (b"GET ", b"POST", b"HEAD", b"PUT "):
-        return ": this looks like HTTP"
-    if data[:2] == b"\x16\x03":
-        return ": this looks like TLS"
-    return ": this looks like a PROXY header" if data[:5] == b"PROXY" else ""
+def is_compiled() -> bool:
+    """Whether the compiled hot path is in use."""
+    return hot is not _choice.PURE
+
+
+def encode_recvs(recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection]) -> list[bytes]:
+    """Return the RECVs of messages for several receivers who see them alike: all of one receiver joined."""
+    return hot.write_recvs(recvs, [each._peer for each in receivers])

@@ -47,7 +47,7 @@ class SessionKeys:
             data = a2b_base64(text, strict_mode=True)
         except binascii.Error:
             raise PayloadError("the payload is not base64") from None
-        if not data or len(data) % _BLOCK:
+        if not data or len(data) % _BLOCK or len(text) != (len(data) + 2) // 3 * 4:  # some versions take padding alone
             raise PayloadError("the payload is not whole blocks")
         plain = self._cipher.decryptor().update(data)
         padding = plain[-1]
@@ -68,22 +68,16 @@ def public_key(private_key: bytes) -> str:
     return base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
-def agree(private_key: bytes, peer_key: str, salt: bytes) -> SessionKeys:
-    """Return the keys of a session.
+def aes_key(private_key: bytes, peer_key: str) -> bytes:
+    """Return the AES key: 16 characters of the hex MD5 of the base64 of the shared secret.
 
     Args:
         private_key: Our 32 bytes.
         peer_key: The peer's public key, base64; bytes beyond 32 are ignored.
-        salt: 16 ASCII characters, the IV.
 
     Raises:
         RemoteProtocolError: The peer's key is no key, or one that gives a shared secret of zeros.
     """
-    return SessionKeys(aes_key(private_key, peer_key), salt[:SALT_LENGTH])
-
-
-def aes_key(private_key: bytes, peer_key: str) -> bytes:
-    """Return the AES key: 16 characters of the hex MD5 of the base64 of the shared secret."""
     try:
         raw = base64.b64decode(peer_key, validate=True)[:KEY_BYTES]
         peer = X25519PublicKey.from_public_bytes(raw)

@@ -2,7 +2,9 @@
 
 import attrs
 
+from triolet_core.model import NO_PERSIST
 from triolet_gateway.protocol import _frames
+from triolet_gateway.protocol._hot import Mark, Read, SendFields
 
 
 @attrs.define
@@ -117,3 +119,58 @@ Event = (
     | EventReceived
     | AnswerReady
 )
+
+
+@attrs.define(eq=False)
+class Batch:
+    """What one read brought, by kind; within a kind in order."""
+
+    sends: list[SendFields] = attrs.Factory(list)
+    marks: list[Mark] = attrs.Factory(list)
+    """One of each SEND, for its SENDACK."""
+    acked: list[int] = attrs.Factory(list)
+    """Message ids of the RECVACKs that end repetition."""
+    recvacks: int = 0
+    pings: int = 0
+    events: list[Event] = attrs.Factory(list)
+    """Everything else."""
+
+    def __len__(self) -> int:
+        """Return how many packets came."""
+        return len(self.sends) + self.recvacks + self.pings + len(self.events)
+
+    def extend(self, found: Read) -> None:
+        """Add what the hot path has read."""
+        _, sends, marks, acked, recvacks, pings = found
+        self.sends += sends
+        self.marks += marks
+        self.acked += acked
+        self.recvacks += recvacks
+        self.pings += pings
+
+    def append(self, event: Event) -> None:
+        """Sort one event in."""
+        match event:
+            case SendReceived(send=send, refusal=refusal):
+                self.sends.append(
+                    (
+                        send.channel_id,
+                        send.channel_type,
+                        send.payload,
+                        send.client_msg_no,
+                        send.flags,
+                        send.setting,
+                        send.expire,
+                        send.topic,
+                        refusal,
+                    )
+                )
+                self.marks.append((send.client_seq, send.flags))
+            case RecvAckReceived(recvack=recvack):
+                self.recvacks += 1
+                if not recvack.flags & NO_PERSIST:
+                    self.acked.append(recvack.message_id)
+            case PingReceived():
+                self.pings += 1
+            case _:
+                self.events.append(event)

@@ -19,6 +19,7 @@ from triolet_core.model import (
 )
 from triolet_gateway.protocol import _frames as frames
 from triolet_gateway.protocol._errors import RequestError
+from triolet_gateway.protocol._hot import RecvFields
 from triolet_gateway.protocol._jsontext import clean, dump
 
 INVALID_PARAMS = -32602
@@ -216,6 +217,14 @@ def suback(frame: frames.SubAck) -> dict[str, object]:
         "action": frame.action,
         "reasonCode": frame.reason_code,
     }
+
+
+def recv_frame(fields: RecvFields) -> frames.Recv:
+    """Return the RECV of a message, which is not encrypted here."""
+    message_id, seq, kind, timestamp, setting, expire, flags, number, channel_id, from_uid, topic, payload = fields
+    return frames.Recv(
+        setting, "", from_uid, channel_id, kind, expire, number, message_id, seq, timestamp, topic, payload, flags
+    )
 
 
 def recv(frame: frames.Recv) -> dict[str, object]:

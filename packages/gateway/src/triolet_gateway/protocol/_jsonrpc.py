@@ -10,19 +10,19 @@ and what is no JSON ends the connection: nobody knows where the next request beg
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
 import attrs
 
-from triolet_core.model import Message, ReasonCode
+from triolet_core.model import ReasonCode, Receipt
 from triolet_gateway.protocol import _frames as frames
 from triolet_gateway.protocol import _jsonframes as jsonframes
-from triolet_gateway.protocol._connection import RECV_OVERHEAD
 from triolet_gateway.protocol._errors import LocalProtocolError, RemoteProtocolError, RequestError
 from triolet_gateway.protocol._events import (
     AnswerReady,
+    Batch,
     ConnectReceived,
     DisconnectReceived,
     Event,
@@ -32,7 +32,7 @@ from triolet_gateway.protocol._events import (
     SubReceived,
 )
 from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
-from triolet_gateway.protocol._hot import Ack
+from triolet_gateway.protocol._hot import RECV_OVERHEAD, Mark, RecvFields
 from triolet_gateway.protocol._jsonframes import INVALID_PARAMS, Members
 from triolet_gateway.protocol._jsontext import PARSE_ERROR, Splitter, begins_json, dump, parse
 from triolet_gateway.protocol._state import Limits, State
@@ -79,7 +79,6 @@ class JsonConnection:
         "_splitter",
         "_subs",
         "_texts",
-        "connect_frame",
         "is_stream",
         "state",
         "version",
@@ -101,7 +100,6 @@ class JsonConnection:
         self._subs: deque[_Request] = deque()
         self._sends: dict[int, _Request] = {}
         self._numbers = count(1)
-        self.connect_frame: frames.Connect | None = None
         self.is_stream = is_stream
         self.state = State.IDLE
         self.version = LATEST_VERSION
@@ -137,6 +135,17 @@ class JsonConnection:
                 raise self._end(exc) from None
             self._error = exc
         return events
+
+    def batch(self) -> Batch:
+        """Return the next events, sorted by kind.
+
+        Raises:
+            RemoteProtocolError: As `events`.
+        """
+        batch = Batch()
+        for event in self.events():
+            batch.append(event)
+        return batch
 
     def _end(self, error: RemoteProtocolError) -> RemoteProtocolError:
         self.state = State.CLOSED
@@ -290,7 +299,6 @@ class JsonConnection:
         if self.state is not State.IDLE:
             raise RequestError(INVALID_REQUEST, "connected already")
         frame = jsonframes.read_connect(params)
-        self.connect_frame = frame
         self.version = min(frame.version, LATEST_VERSION)
         self._connect = request
         self.state = State.PENDING
@@ -346,32 +354,18 @@ class JsonConnection:
             raise LocalProtocolError(f"no connect is waiting (state {self.state.value})")
         self.state = state
 
-    def encode_recv(self, message: Message, channel_id: str, from_uid: str, flags: int) -> bytes:
-        """Return the `recv` notification of a message for this receiver."""
-        return self.send(
-            frames.Recv(
-                message.setting,
-                "",
-                from_uid,
-                channel_id,
-                message.channel.type,
-                message.expire,
-                message.client_msg_no,
-                message.message_id,
-                message.seq,
-                message.timestamp,
-                message.topic,
-                message.payload,
-                flags,
-            )
-        )
+    def encode_recvs(self, recvs: Sequence[RecvFields], *, apart: bool = False) -> list[bytes]:
+        """Return the `recv` notifications of messages; always each apart, and the same for every receiver."""
+        return [self.send(jsonframes.recv_frame(fields)) for fields in recvs]
 
-    def encode_sendacks(self, acks: Iterable[Ack]) -> bytes:
-        """Return the results of messages, one behind the other."""
-        return b"".join(
+    def encode_sendacks(
+        self, marks: Sequence[Mark], receipts: Sequence[Receipt], *, apart: bool = False
+    ) -> list[bytes]:
+        """Return the results of messages; always each apart."""
+        return [
             self._answer(self._sends.pop(number), {"result": jsonframes.sendack(flags, message_id, seq, reason)})
-            for number, flags, message_id, seq, reason in acks
-        )
+            for (number, flags), (reason, message_id, seq) in zip(marks, receipts, strict=True)
+        ]
 
     def send(self, frame: Frame) -> bytes:
         """Return the bytes of a frame: the answer to the oldest `ping` or `subscribe`, or a notification.

@@ -31,12 +31,3 @@ class Limits:
     max_login_bytes: int = 65536
     max_json_depth: int = 32
     max_batch: int = 100
-
-
-class NeedData(enum.Enum):
-    """There is no complete event."""
-
-    NEED_DATA = "need data"
-
-
-NEED_DATA = NeedData.NEED_DATA

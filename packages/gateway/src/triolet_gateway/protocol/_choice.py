@@ -1,0 +1,47 @@
+"""Which implementation of the hot path is in use: `triolet_speedups` if it is installed, else `_hot`.
+
+Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from triolet_core import speedups
+from triolet_core.model import Receipt
+from triolet_gateway.protocol import _hot
+from triolet_gateway.protocol._hot import Mark, Read, RecvFields
+
+
+class PeerLike(Protocol):
+    """See `_hot.Peer`."""
+
+    @property
+    def is_encrypted(self) -> bool: ...
+
+    def encrypt(self, plain: bytes, /) -> bytes: ...
+
+    def decrypt(self, text: bytes, /) -> bytes | None: ...
+
+    def msg_key(self, sign: bytes, /) -> str: ...
+
+
+class HotPath(Protocol):
+    """See `_hot`. A peer is one made by the same implementation."""
+
+    def Peer(  # noqa: N802
+        self, version: int, *, limao: bool = False, key: bytes = b"", iv: bytes = b""
+    ) -> PeerLike: ...
+
+    def read_batch(self, peer: Any, buffer: bytes, offset: int, max_frame: int) -> Read: ...
+
+    def write_recvs(self, recvs: Sequence[RecvFields], peers: Sequence[Any]) -> list[bytes]: ...
+
+    def write_sendacks(self, marks: Sequence[Mark], receipts: Sequence[Receipt], *, limao: bool) -> bytes: ...
+
+
+PURE = cast("HotPath", _hot)
+
+
+def choose(environ: Mapping[str, str]) -> HotPath:
+    """Return the compiled functions if they are there and not switched off, else the Python ones."""
+    return cast("HotPath", speedups.find(environ)) or PURE

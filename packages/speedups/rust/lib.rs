@@ -1,0 +1,32 @@
+//! The compiled twin of `triolet_gateway.protocol._hot`, and what builds pages of history: the same input gives the same
+//! output as Python does, which the tests of triolet hold both to. No IO, no clock, no randomness.
+
+mod base64;
+mod keys;
+mod md5;
+mod page;
+mod peer;
+mod read;
+mod write;
+
+use pyo3::prelude::*;
+
+/// Work on more bytes than this lets other threads run; for less it is not worth waiting to be let in again.
+const DETACH_BYTES: usize = 1 << 16;
+
+/// Compiled hot path of triolet.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::page::page_text;
+    #[pymodule_export]
+    use crate::peer::Peer;
+    #[pymodule_export]
+    use crate::read::read_batch;
+    #[pymodule_export]
+    use crate::write::{write_recvs, write_sendacks};
+
+    /// As in `triolet_core.speedups`.
+    #[pymodule_export]
+    const INTERFACE: u32 = 2;
+}

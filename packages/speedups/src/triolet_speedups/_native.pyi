@@ -1,0 +1,41 @@
+from collections.abc import Sequence
+from typing import final
+
+INTERFACE: int
+
+@final
+class Peer:
+    version: int
+    is_limao: bool
+    @property
+    def is_encrypted(self) -> bool: ...
+    def __new__(cls, version: int, *, limao: bool = False, key: bytes = b"", iv: bytes = b"") -> Peer: ...
+    def encrypt(self, plain: bytes, /) -> bytes: ...
+    def decrypt(self, text: bytes, /) -> bytes | None: ...
+    def msg_key(self, sign: bytes, /) -> str: ...
+
+def read_batch(
+    peer: Peer, buffer: bytes, offset: int, max_frame: int
+) -> tuple[
+    int,
+    list[tuple[str, int, bytes, str, int, int, int, str, int]],
+    list[tuple[int, int]],
+    list[int],
+    int,
+    int,
+]: ...
+def page_text(
+    rows: list[tuple[bytes, bytes]],
+    prefix: bytes,
+    channel_id: str,
+    channel_type: int,
+    *,
+    between: tuple[int, int],
+    limit: int,
+) -> tuple[bytes, bool] | None: ...
+def write_recvs(
+    recvs: Sequence[tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]], peers: Sequence[Peer]
+) -> list[bytes]: ...
+def write_sendacks(
+    marks: Sequence[tuple[int, int]], receipts: Sequence[tuple[int, int, int]], *, limao: bool
+) -> bytes: ...

@@ -1,0 +1,178 @@
+"""The compiled functions and those in Python give the same for the same input, whatever it is."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.hotpaths import compiled
+from triolet_core.model import Receipt
+from triolet_gateway.protocol import _frames as frames
+from triolet_gateway.protocol import _hot, encode
+
+MAX_FRAME = 4096
+u8, u32 = st.integers(0, 255), st.integers(0, 2**32 - 1)
+i32, i64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
+text = st.text(max_size=40).filter(lambda value: not any("\ud800" <= c <= "\udfff" for c in value))
+key = st.binary(min_size=16, max_size=16)
+layout = st.sampled_from([(1, False), (2, False), (3, False), (4, False), (5, False), (1, True), (3, True), (4, True)])
+peers = st.tuples(layout, st.one_of(st.just(b""), key), key)
+recvs = st.tuples(i64, u32, u8, i32, u8, u32, st.integers(0, 15), text, text, text, text, st.binary(max_size=300))
+
+
+@pytest.fixture(scope="module")
+def fast() -> Any:
+    return compiled()
+
+
+def peer(hot: Any, made: tuple[tuple[int, bool], bytes, bytes]) -> Any:
+    (version, is_limao), secret, iv = made
+    return hot.Peer(version, limao=is_limao, key=secret, iv=iv)
+
+
+@given(peers, st.binary(max_size=400))
+def test_keys(fast: Any, made: Any, data: bytes) -> None:
+    one, other = peer(_hot, made), peer(fast, made)
+    assert one.is_encrypted == other.is_encrypted
+    assert one.encrypt(data) == other.encrypt(data)
+    assert one.msg_key(data) == other.msg_key(data)
+    assert other.decrypt(one.encrypt(data)) == data
+    assert one.decrypt(data) == other.decrypt(data)
+
+
+base64_like = st.text("ABCab01+/=", max_size=140).map(str.encode)
+
+
+@settings(max_examples=400)
+@given(key, base64_like, st.sampled_from([b"", b"=", b"==", b"====", b"\n", b" ", b"-"]))
+def test_what_is_taken_for_base64(fast: Any, secret: bytes, data: bytes, end: bytes) -> None:
+    made = ((5, False), secret, secret)
+    assert peer(_hot, made).decrypt(data + end) == peer(fast, made).decrypt(data + end)
+
+
+@given(peers, st.integers(0, 255), st.binary(max_size=40), st.integers(0, 500), st.binary(max_size=2))
+def test_a_payload_changed_in_one_place(fast: Any, made: Any, byte: int, data: bytes, at: int, more: bytes) -> None:
+    sealed = bytearray(peer(_hot, made).encrypt(data) + more)
+    if sealed:
+        sealed[at % len(sealed)] = byte
+    assert peer(_hot, made).decrypt(bytes(sealed)) == peer(fast, made).decrypt(bytes(sealed))
+
+
+@given(st.lists(recvs, max_size=4), st.lists(peers, max_size=20))
+def test_recvs(fast: Any, messages: Any, receivers: Any) -> None:
+    expected = _hot.write_recvs(messages, [peer(_hot, made) for made in receivers])
+    assert expected == fast.write_recvs(messages, [peer(fast, made) for made in receivers])
+
+
+@given(st.lists(st.tuples(st.tuples(u32, st.integers(0, 15)), st.builds(Receipt, u8, i64, u32)), max_size=40))
+def test_sendacks(fast: Any, answers: Any) -> None:
+    marks, receipts = [mark for mark, _ in answers], [receipt for _, receipt in answers]
+    for is_limao in (False, True):
+        expected = _hot.write_sendacks(marks, receipts, limao=is_limao)
+        assert expected == fast.write_sendacks(marks, receipts, limao=is_limao)
+
+
+@given(st.lists(recvs, min_size=1, max_size=2), st.integers(300, 700))
+def test_work_that_is_done_without_the_interpreter_lock(fast: Any, messages: Any, count: int) -> None:
+    receivers = [((5, False), number.to_bytes(16, "big"), bytes(16)) for number in range(1, count + 1)]
+    encoded = fast.write_recvs(messages, [peer(fast, made) for made in receivers])
+    for number in (0, count // 2, count - 1):
+        assert [encoded[number]] == _hot.write_recvs(messages, [peer(_hot, receivers[number])])
+
+
+sends = st.builds(
+    frames.Send,
+    st.one_of(st.sampled_from([0, 0x80, 0x02, 0x04, 0x08]), u8),
+    u32,
+    text,
+    text,
+    u8,
+    u32,
+    text,
+    text,
+    st.binary(max_size=120),
+    st.integers(0, 15),
+    text,
+)
+others = st.one_of(
+    st.builds(frames.RecvAck, i64, u32, st.integers(0, 15)),
+    st.builds(frames.Disconnect, u8, text),
+    st.just(frames.Ping()),
+    st.just(frames.Pong()),
+)
+
+
+def seal(send: frames.Send, one: _hot.Peer) -> frames.Send:
+    send.payload = one.encrypt(send.payload)
+    send.msg_key = one.msg_key(
+        f"{send.client_seq}{send.client_msg_no}{send.channel_id}{send.channel_type}".encode() + send.payload
+    )
+    return send
+
+
+@settings(max_examples=300)
+@given(
+    peers,
+    st.lists(
+        st.one_of(sends.map(lambda send: (send, True)), sends.map(lambda send: (send, False)), others), max_size=12
+    ),
+    st.lists(st.tuples(st.integers(0, 2000), u8), max_size=3),
+    st.integers(0, 40),
+    st.sampled_from([200, 700, 760, MAX_FRAME]),
+)
+def test_reads(fast: Any, made: Any, items: Any, changes: Any, cut: int, max_frame: int) -> None:
+    """Frames of every kind, sealed or not, with some bytes changed and the end cut off."""
+    (version, _), secret, iv = made
+    made = ((version, False), secret, iv)
+    one, other = peer(_hot, made), peer(fast, made)
+    stream = bytearray()
+    for item in items:
+        send, is_sealed = item if isinstance(item, tuple) else (item, False)
+        stream += encode(seal(send, one) if is_sealed else send, version)
+    for at, byte in changes:
+        if stream:
+            stream[at % len(stream)] = byte
+    compare(fast, one, other, bytes(stream[: len(stream) - cut]), max_frame)
+
+
+@settings(max_examples=400)
+@given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([b"p", b"2", b"b\x0c", b"\x32\x10\0", b"\xff" * 5]))))
+def test_reads_of_any_bytes(fast: Any, chunks: list[bytes]) -> None:
+    made = ((5, False), b"k" * 16, b"i" * 16)
+    compare(fast, peer(_hot, made), peer(fast, made), b"".join(chunks), MAX_FRAME)
+
+
+def compare(fast: Any, one: Any, other: Any, stream: bytes, max_frame: int) -> None:
+    """Both read the same, from every place where they stop."""
+    offset = 0
+    while offset < len(stream):
+        expected = _hot.read_batch(one, stream, offset, max_frame)
+        assert expected == fast.read_batch(other, stream, offset, max_frame)
+        offset = max(expected[0], offset + 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (2**63, 1, 1, 1, 0, 0, 0, "", "", "", "", b""),
+        (1, 1, 256, 1, 0, 0, 0, "", "", "", "", b""),
+        (1, 1, 1, 2**31, 0, 0, 0, "", "", "", "", b""),
+        (1, 1, 1, 1, 0, 2**32, 0, "", "", "", "", b""),
+        (1, 1, 1, 1, 0, 0, 0, "n" * 65536, "", "", "", b""),
+        (1, 1, 1, 1, 0, 0, 0, "\ud800", "", "", "", b""),
+    ],
+    ids=["id", "type", "time", "expire", "length", "surrogate"],
+)
+def test_what_does_not_fit_is_an_error_of_ours(fast: Any, fields: Any) -> None:
+    for hot in (_hot, fast):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pytest.raises(Exception, match=r"\w"))
+            hot.write_recvs([fields], [hot.Peer(5)])
+
+
+def test_marks_without_receipts_are_an_error(fast: Any) -> None:
+    for hot in (_hot, fast):
+        with pytest.raises(ValueError, match=r"mark|shorter|longer"):
+            hot.write_sendacks([(1, 0), (2, 0)], [Receipt(1, 1, 1)], limao=False)
