@@ -12,7 +12,7 @@ import pytest
 from triolet_client import Backoff, Client, ConnectionFailed, Login, Settings, open_client
 from triolet_client._transport import StreamTransport
 from triolet_client.memory import MemoryStream, stream_pair
-from triolet_core.model import ChannelKey, Message
+from triolet_core.model import ChannelKey, Message, Receipt
 from triolet_gateway import protocol as wire
 
 BACKENDS = pytest.mark.parametrize("backend", ["trio", "asyncio"])
@@ -60,14 +60,12 @@ class Line:
 
     async def deliver(self, *messages: Message) -> None:
         """Push messages, as their receiver sees them."""
-        await self.stream.send(
-            b"".join(self.connection.encode_recv(each, each.channel.id, each.sender, each.flags) for each in messages)
-        )
+        fields = [wire.recv_fields(each, each.channel.id, each.sender, each.flags) for each in messages]
+        await self.stream.send(b"".join(self.connection.encode_recvs(fields)))
 
     async def acknowledge(self, send: wire.Send, seq: int, reason: int = 1) -> None:
-        await self.stream.send(
-            self.connection.encode_sendacks([(send.client_seq, send.flags, 1000 + seq, seq, reason)])
-        )
+        acks = self.connection.encode_sendacks([(send.client_seq, send.flags)], [Receipt(reason, 1000 + seq, seq)])
+        await self.stream.send(b"".join(acks))
 
 
 class FakeServer:
