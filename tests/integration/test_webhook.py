@@ -157,6 +157,35 @@ async def test_a_failed_push_is_repeated_with_the_same_id_and_the_next_attempt_n
     assert last.headers["x-triolet-event-id"] != pushes[0].headers["x-triolet-event-id"]
 
 
+@pytest.mark.parametrize("breaks_off", [True, False])
+async def test_a_good_status_takes_a_push_whatever_becomes_of_the_body(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, breaks_off: bool
+) -> None:
+    monkeypatch.setattr("triolet_webhook._http.UNNEEDED_BODY_S", 0.02)
+    send, receive = trio.open_memory_channel[bytes](10)
+
+    async def answer(stream: trio.SocketStream) -> None:
+        request = b""
+        while not request.endswith(b"]"):
+            request += await stream.receive_some(65536)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\nhalf")
+        send.send_nowait(request.lower())
+        if not breaks_off:
+            await stream.receive_some(1)
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        async with serving(tmp_path, http_addr=url, focus_events=("msg.notify",)) as server:
+            for payload in (b"1", b"2"):
+                await server.broker.messages.send(ANN, draft("bob", payload))
+                request = await receive.receive()
+                assert b"x-triolet-attempt: 1" in request
+                assert base64.b64encode(payload).lower() in request
+        nursery.cancel_scope.cancel()
+
+
 async def test_after_the_last_attempt_it_is_a_dead_letter_that_can_be_sent_again(
     tmp_path: Path, receiver: TestReceiver
 ) -> None:

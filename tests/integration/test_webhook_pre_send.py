@@ -150,6 +150,27 @@ async def test_no_more_questions_are_under_way_than_allowed(tmp_path: Path, rece
     assert len(receiver.pushes) == 20
 
 
+async def test_as_many_questions_are_under_way_as_allowed(tmp_path: Path, receiver: TestReceiver) -> None:
+    under_way = 0
+    together = trio.Event()
+
+    async def answer(push: Push) -> tuple[str, int]:
+        nonlocal under_way
+        under_way += 1
+        if under_way == 64:
+            together.set()
+        await together.wait()
+        return '{"allow": true}', 200
+
+    receiver.answer = answer
+    settings = {"pre_send_url": receiver.url, "pre_send_timeout": Seconds(10), "pre_send_concurrency": 64}
+    async with serving(tmp_path, **settings) as server, trio.open_nursery() as nursery:
+        for n in range(64):
+            nursery.start_soon(server.broker.messages.send, ANN, draft("bob", str(n).encode()))
+        with trio.fail_after(5):
+            await together.wait()
+
+
 async def test_what_other_rules_refuse_is_not_asked_about(tmp_path: Path, receiver: TestReceiver) -> None:
     async with serving(tmp_path, pre_send_url=receiver.url) as server:
         assert (await server.broker.messages.send(ANN, draft("g", channel_type=2))).reason == 3

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -15,7 +15,10 @@ from triolet_webhook._config import WebhookConfig
 from triolet_webhook._guard import AddressGuard, is_refused
 from triolet_webhook._receiver import DeliveryFailed, Parcel, headers_of
 
-MAX_CONNECTIONS = 20
+CONNECTIONS = 20
+"""Kept for pushes; as many more as calls may be under way at once by the settings."""
+UNNEEDED_BODY_S = 1.0
+"""Longest wait for a body that nobody needs."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -83,7 +86,8 @@ class HttpReceiver:
         port = parsed.port or DEFAULT_PORTS[parsed.scheme]
         guard = AddressGuard(parsed.host, port, config.allow_link_local)
         timeouts = httpx.Timeout(config.timeout, connect=config.connect_timeout)
-        limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+        most = CONNECTIONS + max(config.offline_concurrency, config.pre_send_concurrency)
+        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         async with httpx.AsyncClient(
             timeout=timeouts, limits=limits, follow_redirects=False, trust_env=False
         ) as client:
@@ -144,13 +148,27 @@ class HttpReceiver:
                 raise DeliveryFailed(f"status {response.status_code}: redirects are not followed")
             if not response.is_success:
                 raise DeliveryFailed(f"status {response.status_code}")
-            return await self._read(response, needs_answer=needs_answer)
+            if needs_answer:
+                return await self._read(response)
+            await self._skip(response)
+            return b""
 
-    async def _read(self, response: httpx.Response, *, needs_answer: bool) -> bytes:
-        """Read the body. What nobody needs is read so that the connection can be kept, and cut off if it is long.
+    async def _skip(self, response: httpx.Response) -> None:
+        """Read a body that nobody needs so that the connection can be kept; the status has taken the parcel.
+
+        If the body is too long, too slow or broken off, the connection is closed, and that is all.
+        """
+        with trio.move_on_after(UNNEEDED_BODY_S), suppress(DeliveryFailed, httpx.HTTPError):
+            await self._read(response)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        """Read the body, and cut it off if it is too long.
 
         It is cut off by cancelling the read, so that the generators below end by themselves; dropped half-way they
         would be left to the garbage collector.
+
+        Raises:
+            DeliveryFailed: It is longer than `webhook.maxAnswerBytes`.
         """
         answer = bytearray()
         with trio.CancelScope() as reading:
@@ -158,6 +176,6 @@ class HttpReceiver:
                 answer += chunk
                 if len(answer) > self._max_answer:
                     reading.cancel()
-        if needs_answer and len(answer) > self._max_answer:
+        if len(answer) > self._max_answer:
             raise DeliveryFailed(f"the answer is longer than {self._max_answer} bytes (webhook.maxAnswerBytes)")
         return bytes(answer)
