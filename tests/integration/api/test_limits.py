@@ -16,14 +16,14 @@ from triolet_api._limits import RateLimit
 
 async def test_a_caller_who_asks_too_often_gets_429(tmp_path: Path) -> None:
     """api.ratePerSecond, per user or address; OPTIONS and others are not affected."""
-    async with api_in(tmp_path, rate_per_second=3, trusted_proxies=("127.0.0.1",)) as api:
+    async with api_in(tmp_path, rate_per_second=1, trusted_proxies=("127.0.0.1",)) as api:
 
         async def asked(address: str) -> list[Any]:
             headers = {"X-Forwarded-For": address}
             return [await api.ask("GET", "/user/systemuids", **headers) for _ in range(8)]
 
         answers = await asked("192.0.2.1")
-        assert [answer.status_code for answer in answers][:3] == [200] * 3
+        assert answers[0].status_code == 200
         refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
         shown = refused[0].json()
