@@ -172,7 +172,7 @@ def test_the_api_brings_its_web_pages(wheel_of: Callable[[str], Path]) -> None:
 
 
 def test_the_distribution_triolet_brings_all(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:
-    assert requirements_of(tmp_path, wheel_of("triolet")) == {f"triolet-{name}" for name in MEMBERS}
+    assert requirements_of(tmp_path, wheel_of("triolet")) == {f"triolet-{name}" for name in (*MEMBERS, "client")}
 
 
 def test_the_example_plugin_is_found_and_asked(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:

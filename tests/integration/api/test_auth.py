@@ -23,7 +23,7 @@ FORBIDDEN = {"msg": "没有权限", "status": 403, "code": "forbidden"}
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    known = {"iss": "triolet", "iat": int(time.time()), "exp": int(time.time()) + 60, "username": "root", **more}
+    known = {"iss": "triolet", "iat": int(time.time()), "exp": int(time.time()) + 86_400, "username": "root", **more}
     return {name: value for name, value in known.items() if value is not None}
 
 
