@@ -24,6 +24,8 @@ from triolet_webhook._status import StatusConsumer
 
 WATCH_S = 5.0
 """Between two looks at the backlogs and the bounds of the dead letters."""
+OFFLINE_COUNT = 2_000
+"""Messages looked at together for recipients who are away; most of them have none."""
 OFFLINE_INTERVAL_S = 0.02
 """Wait for more messages before msg.offline looks at them: it costs less to look at some together."""
 DRAIN_SHARE = 0.5
@@ -136,6 +138,13 @@ def _courier(context: PluginContext[WebhookConfig], service: WebhookService, eve
     )
 
 
+def _count_at_once(config: WebhookConfig, event: str) -> int:
+    """Return how many messages are looked at together: a push's worth, or more where each is a push of its own."""
+    if event == OFFLINE and config.offline_form != "array":
+        return max(OFFLINE_COUNT, config.msg_notify_event_count_per_push)
+    return config.msg_notify_event_count_per_push
+
+
 async def _log_consumer(
     context: PluginContext[WebhookConfig], service: WebhookService, event: str, interval_s: float
 ) -> LogConsumer:
@@ -144,7 +153,7 @@ async def _log_consumer(
         context.broker,
         f"webhook.{_short(event)}",
         context.stopping,
-        config.msg_notify_event_count_per_push,
+        _count_at_once(config, event),
         config.max_push_bytes,
         interval_s,
     )
