@@ -48,10 +48,11 @@ def config_of(
     address: str = "127.0.0.1:0",
     root: Path | None = None,
     mode: str = "release",
+    core: ServerConfig | None = None,
     **section: Any,
 ) -> ServerConfig:
-    """Return the settings of a server whose store is in `path`; `section` is the API's."""
-    config = ServerConfig()
+    """Return the settings of a server whose store is in `path`; `section` is the API's, `core` what else differs."""
+    config = core or ServerConfig()
     node = attrs.evolve(config.node, data_dir=str(path), root_dir=str(root or path), mode=mode)
     return attrs.evolve(
         config,

@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.integration.api.conftest import Shared
 from tests.integration.api.support import GROUP, OK, Api, api_in, message, stored
+from triolet_core.config import ConversationConfig, ServerConfig
 
 PERSON = {"uid": "bob", "channel_id": "ann", "channel_type": 1}
 
@@ -156,6 +157,16 @@ async def test_the_channels_of_a_users_conversations(tmp_path: Path) -> None:
         total = {"uid": "bob", "unread": 3, "conversations": 2}
         assert await api.get("/conversation/totalUnread?uid=bob") == total
         assert await api.get("/conversation/totalUnread?uid=no") == {"uid": "no", "unread": 0, "conversations": 0}
+
+
+async def test_the_total_counts_what_the_list_has_no_room_for(tmp_path: Path) -> None:
+    """`conversation.userMaxCount` cuts the list, not the number on the badge."""
+    async with api_in(tmp_path, core=ServerConfig(conversation=ConversationConfig(user_max_count=2))) as api:
+        for sender in ("ann", "cid", "dan"):
+            await api.send("bob", from_uid=sender)
+        assert len(await api.post("/conversation/sync", {"uid": "bob", "msg_count": 1})) == 2
+        total = {"uid": "bob", "unread": 3, "conversations": 3}
+        assert await api.get("/conversation/totalUnread?uid=bob") == total
 
 
 async def test_the_old_list(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tests.integration.api.conftest import Shared
 from tests.integration.api.support import GROUP, HELLO, TEXT, api_in, message, page, sent, stored
 from tests.wkclient import client
 from triolet_core import Device
+from triolet_core.config import ServerConfig, StoreConfig
 from triolet_core.testing import MemorySession
 
 
@@ -178,3 +179,17 @@ async def test_many_messages_at_once(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_sent(shared: Shared, path: str, body: Any, text: str) -> None:
     assert shared.post(path, body) == (400, text)
+
+
+async def test_a_full_store_is_named_to_the_sender(tmp_path: Path) -> None:
+    """507 like every other write, for one message and for each item of a list, and reading goes on."""
+    body = message("g", 2, payload=base64.b64encode(b"x" * 9000).decode())
+    async with api_in(tmp_path, core=ServerConfig(store=StoreConfig(map_size=1 << 20))) as api:
+        for _ in range(200):
+            answer = await api.ask("POST", "/message/send", body)
+            if answer.status_code != 200:
+                break
+        shown = {"msg": "无法处理发送消息请求！: the store is full", "status": 507, "code": "store_full"}
+        assert (answer.status_code, answer.json()) == (507, shown)
+        assert await api.post("/message/sendbatch", [body]) == [shown]
+        assert await api.seqs("g")

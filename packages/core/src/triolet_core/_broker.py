@@ -95,7 +95,12 @@ class Broker:
         writer = self._store.writer
         if writer.is_closed:
             return "the store is closed"
-        return "the store is full" if writer.is_full else None
+        return "the store is full" if self.is_full else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the last commit found no space."""
+        return self._store.writer.is_full
 
     def statistics(self) -> BrokerStatistics:
         """Return the counters as they are now."""

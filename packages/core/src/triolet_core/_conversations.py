@@ -37,15 +37,19 @@ class Conversations:
         self._config = config
         self._clock_s = clock_s
 
-    def list(self, uid: str, *, limit: int | None = None) -> "list[Conversation]":
-        """Return the visible conversations of a user, newest message first, up to `conversation.userMaxCount`."""
+    def every(self, uid: str) -> "list[Conversation]":
+        """Return all visible conversations of a user, newest message first."""
         if not self._config.on:
             return []
         with self._store.snapshot() as txn:
             found = [self.of_position(txn, uid, position) for position in _queries.positions(txn, uid)]
         visible = [each for each in found if each.last is not None and each.last.seq > each.deleted_to]
         visible.sort(key=lambda each: each.last.message_id if each.last else 0, reverse=True)
-        return visible[: min(limit or self._config.user_max_count, self._config.user_max_count)]
+        return visible
+
+    def list(self, uid: str, *, limit: int | None = None) -> "list[Conversation]":
+        """Return the visible conversations of a user, newest message first, up to `conversation.userMaxCount`."""
+        return self.every(uid)[: min(limit or self._config.user_max_count, self._config.user_max_count)]
 
     def get(self, uid: str, key: ChannelKey) -> Conversation | None:
         """Return one conversation, None if the user has none with this channel."""

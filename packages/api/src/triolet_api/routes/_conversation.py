@@ -342,9 +342,9 @@ async def old_list(call: Call, query: UidQuery) -> list[OldConversation]:
 
 
 async def total_unread(call: Call, query: UidQuery) -> Total:
-    """Count what a user has not read, in all conversations."""
+    """Count what a user has not read, in all conversations: those too that lists leave out for their number."""
     found = [
-        each for each in call.broker.conversations.list(query.uid) if peer_of(each.channel, query.uid) != SYSTEM_UID
+        each for each in call.broker.conversations.every(query.uid) if peer_of(each.channel, query.uid) != SYSTEM_UID
     ]
     return Total(query.uid, sum(each.unread for each in found), len(found))
 

@@ -150,6 +150,8 @@ async def send(call: Call, body: SendBody) -> Any:
 
 
 def _answered(call: Call, sender: Device, draft: Draft, receipt: Receipt) -> Any:
+    if receipt.reason == ReasonCode.SYSTEM_ERROR and call.broker.is_full:
+        raise ApiError(f"{CANNOT_SEND}: the store is full", code="store_full", status=507)
     answer = answer_to(draft, receipt)
     if draft.is_stream and isinstance(answer, Sent):
         key = channel_key(sender.uid, draft.channel_id, draft.channel_type)
