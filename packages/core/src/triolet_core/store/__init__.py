@@ -17,6 +17,7 @@ from triolet_core.errors import StoreCorrupt, StoreError, StoreLocked
 from triolet_core.store import _dedupe, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store._records import FORMAT
+from triolet_core.store._scan import is_whole
 from triolet_core.store._sealer import CEILING, Sealer
 from triolet_core.store._writer import AfterCommit, Work, Writer
 
@@ -160,12 +161,19 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _check_length(env: lmdb.Environment, path: Path) -> None:
-    """Refuse a file that ends before its last page: reading on would end the process with SIGBUS."""
+    """Refuse a file that ends before its last page, if that page is in use: reading it would end the process.
+
+    Pages that one transaction gave and took back are counted and never written, so a sound file may be too short.
+    """
     if path.stat().st_size == 0:
         return
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     size = path.stat().st_size
-    if size < needed:
+    if size >= needed:
+        return
+    os.truncate(path, needed)
+    if not is_whole(path):
+        os.truncate(path, size)
         raise StoreCorrupt(f"{path} is cut off: {size} bytes where {needed} are needed; restore a backup")
 
 
