@@ -7,9 +7,9 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import triolet_protocol as wire
 from triolet_core.model import Receipt
-from triolet_gateway import protocol as wire
-from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State
+from triolet_protocol import JsonConnection, Limits, RemoteProtocolError, State
 
 LIMITS = Limits(max_frame_size=4096, max_login_bytes=1024, max_json_depth=8, max_batch=10)
 LOGIN = b'{"id":"login","method":"connect","params":{"uid":"u1"}}'

@@ -7,10 +7,10 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import triolet_protocol as protocol
 from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
-from triolet_gateway import protocol
-from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role
+from triolet_protocol import Connection, Family, RemoteProtocolError, Role
 
 KEY = bytes(range(32))
 SALT = b"0123456789abcdef"

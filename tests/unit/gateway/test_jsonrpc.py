@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+import triolet_protocol as wire
 from triolet_core.model import Receipt
-from triolet_gateway import protocol as wire
-from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State
+from triolet_protocol import JsonConnection, Limits, RemoteProtocolError, State
 
 LOGIN = b'{"id":"login","method":"connect","params":{"uid":"u1"}}'
 LIMITS = Limits(max_frame_size=4096, max_login_bytes=1024, max_json_depth=8, max_batch=4)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+import triolet_protocol as wire
 from triolet_core.model import ChannelKey, Message, Receipt
-from triolet_gateway import protocol as wire
-from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State, begins_json
+from triolet_protocol import JsonConnection, Limits, RemoteProtocolError, State, begins_json
 
 VECTORS = json.loads((Path(__file__).parents[2] / "conformance" / "vectors" / "jsonrpc.json").read_text())
 FLAG_BITS = {"noPersist": 1, "redDot": 2, "syncOnce": 4, "dup": 8}

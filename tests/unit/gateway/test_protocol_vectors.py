@@ -8,12 +8,12 @@ from typing import Any
 import attrs
 import pytest
 
+import triolet_protocol as protocol
 from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
-from triolet_gateway import protocol
-from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout, _connection
-from triolet_gateway.protocol._choice import PeerLike
-from triolet_gateway.protocol._crypto import aes_key, public_key
+from triolet_protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout, _connection
+from triolet_protocol._choice import PeerLike
+from triolet_protocol._crypto import aes_key, public_key
 
 VECTORS = Path(__file__).parents[2] / "conformance" / "vectors"
 WKPROTO = json.loads((VECTORS / "wkproto.json").read_text())

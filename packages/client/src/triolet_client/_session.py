@@ -8,10 +8,10 @@ from typing import Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+import triolet_protocol as wire
 from triolet_client._errors import ClientError, ConnectionFailed, Kicked, Refused
 from triolet_client._model import SYSTEM_UID, Channel, Event, Login, Message, Reason, Settings
 from triolet_client._transport import Transport
-from triolet_gateway import protocol as wire
 
 MAX_WAITING_PACKETS = 10_000
 """Packets that wait to be written. Beyond it acknowledgements of deliveries are left out: the server repeats those."""

@@ -9,11 +9,11 @@ import os
 from collections.abc import Sequence
 
 from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, ReasonCode, Receipt
-from triolet_gateway.protocol import _choice, _codec, _frames, _hot, _limao, _seals
-from triolet_gateway.protocol._codec import guess
-from triolet_gateway.protocol._crypto import SALT_LENGTH, aes_key, public_key
-from triolet_gateway.protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
-from triolet_gateway.protocol._events import (
+from triolet_protocol import _choice, _codec, _frames, _hot, _limao, _seals
+from triolet_protocol._codec import guess
+from triolet_protocol._crypto import SALT_LENGTH, aes_key, public_key
+from triolet_protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
+from triolet_protocol._events import (
     Batch,
     ConnAckReceived,
     ConnectReceived,
@@ -29,8 +29,8 @@ from triolet_gateway.protocol._events import (
     SubAckReceived,
     SubReceived,
 )
-from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
-from triolet_gateway.protocol._state import Limits, Role, State
+from triolet_protocol._frames import LATEST_VERSION, Family, Frame
+from triolet_protocol._state import Limits, Role, State
 
 hot = _choice.choose(os.environ)
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from triolet_core.model import ReasonCode
-from triolet_gateway.protocol._errors import PayloadError, RemoteProtocolError
+from triolet_protocol._errors import PayloadError, RemoteProtocolError
 
 KEY_BYTES = 32
 SALT_LENGTH = 16

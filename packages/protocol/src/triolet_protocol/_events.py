@@ -3,8 +3,8 @@
 import attrs
 
 from triolet_core.model import NO_PERSIST
-from triolet_gateway.protocol import _frames
-from triolet_gateway.protocol._hot import Mark, Read, SendFields
+from triolet_protocol import _frames
+from triolet_protocol._hot import Mark, Read, SendFields
 
 
 @attrs.define

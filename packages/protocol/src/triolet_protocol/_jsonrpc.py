@@ -17,10 +17,10 @@ from typing import Any
 import attrs
 
 from triolet_core.model import ReasonCode, Receipt
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol import _jsonframes as jsonframes
-from triolet_gateway.protocol._errors import LocalProtocolError, RemoteProtocolError, RequestError
-from triolet_gateway.protocol._events import (
+from triolet_protocol import _frames as frames
+from triolet_protocol import _jsonframes as jsonframes
+from triolet_protocol._errors import LocalProtocolError, RemoteProtocolError, RequestError
+from triolet_protocol._events import (
     AnswerReady,
     Batch,
     ConnectReceived,
@@ -31,11 +31,11 @@ from triolet_gateway.protocol._events import (
     SendReceived,
     SubReceived,
 )
-from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
-from triolet_gateway.protocol._hot import RECV_OVERHEAD, Mark, RecvFields
-from triolet_gateway.protocol._jsonframes import INVALID_PARAMS, Members
-from triolet_gateway.protocol._jsontext import PARSE_ERROR, Splitter, begins_json, dump, parse
-from triolet_gateway.protocol._state import Limits, State
+from triolet_protocol._frames import LATEST_VERSION, Family, Frame
+from triolet_protocol._hot import RECV_OVERHEAD, Mark, RecvFields
+from triolet_protocol._jsonframes import INVALID_PARAMS, Members
+from triolet_protocol._jsontext import PARSE_ERROR, Splitter, begins_json, dump, parse
+from triolet_protocol._state import Limits, State
 
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601

@@ -8,10 +8,10 @@ import struct
 from collections.abc import Sequence
 
 from triolet_core.model import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, Message, ReasonCode, Receipt
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol._crypto import SessionKeys
-from triolet_gateway.protocol._errors import PayloadError
-from triolet_gateway.protocol._varint import encode_length
+from triolet_protocol import _frames as frames
+from triolet_protocol._crypto import SessionKeys
+from triolet_protocol._errors import PayloadError
+from triolet_protocol._varint import encode_length
 
 RECV_OVERHEAD = 640
 """What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""

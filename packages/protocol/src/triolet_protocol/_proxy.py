@@ -8,7 +8,7 @@ import ipaddress
 import struct
 
 from triolet_core.model import ReasonCode
-from triolet_gateway.protocol._errors import RemoteProtocolError
+from triolet_protocol._errors import RemoteProtocolError
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 MAX_LINE = 107

@@ -8,8 +8,8 @@ from typing import Any, Protocol, cast
 
 from triolet_core import speedups
 from triolet_core.model import Receipt
-from triolet_gateway.protocol import _hot
-from triolet_gateway.protocol._hot import Mark, Read, RecvFields
+from triolet_protocol import _hot
+from triolet_protocol._hot import Mark, Read, RecvFields
 
 
 class PeerLike(Protocol):

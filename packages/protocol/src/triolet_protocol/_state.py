@@ -4,7 +4,7 @@ import enum
 
 import attrs
 
-from triolet_gateway.protocol._codec import MAX_FRAME
+from triolet_protocol._codec import MAX_FRAME
 
 
 class Role(enum.Enum):
