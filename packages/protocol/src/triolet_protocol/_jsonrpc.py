@@ -149,6 +149,7 @@ class JsonConnection:
 
     def _end(self, error: RemoteProtocolError) -> RemoteProtocolError:
         self.state = State.CLOSED
+        self._error = None
         self._texts.clear()
         self._items.clear()
         self._splitter.clear()
