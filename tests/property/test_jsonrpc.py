@@ -1,9 +1,9 @@
 """JSON-RPC: any bytes, any split, any JSON; messages as the binary protocol would have them."""
 
+import dataclasses
 import json
 from base64 import b64encode
 
-import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,7 +117,7 @@ def test_any_split_of_a_stream_gives_the_same_events(data: st.DataObject, ids: l
 
 def show(event: wire.Event) -> object:
     assert isinstance(event, wire.SendReceived)
-    return attrs.astuple(event.send)
+    return dataclasses.astuple(event.send)
 
 
 @given(text, text, st.binary(max_size=60), st.integers(0, 255), st.integers(0, 2**32 - 1))

@@ -217,7 +217,7 @@ class Session:
     def acknowledge(self, message: Message) -> None:
         """Tell the server that a message arrived."""
         if len(self._outgoing) < MAX_WAITING_PACKETS:
-            flags = message.flags & 0x07
+            flags = message.flags & ~wire.DUP
             self._submit(self._connection.send(wire.RecvAck(message.message_id, message.seq, flags)))
 
     def _submit(self, packet: bytes) -> None:

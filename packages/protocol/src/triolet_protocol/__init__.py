@@ -50,6 +50,14 @@ from triolet_protocol._hot import SendFields as SendFields
 from triolet_protocol._hot import recv_fields as recv_fields
 from triolet_protocol._jsonrpc import JsonConnection as JsonConnection
 from triolet_protocol._jsontext import begins_json as begins_json
+from triolet_protocol._numbers import DUP as DUP
+from triolet_protocol._numbers import NO_PERSIST as NO_PERSIST
+from triolet_protocol._numbers import RED_DOT as RED_DOT
+from triolet_protocol._numbers import SETTING_STREAM as SETTING_STREAM
+from triolet_protocol._numbers import SETTING_STREAM_V1 as SETTING_STREAM_V1
+from triolet_protocol._numbers import SETTING_TOPIC as SETTING_TOPIC
+from triolet_protocol._numbers import SYNC_ONCE as SYNC_ONCE
+from triolet_protocol._numbers import ReasonCode as ReasonCode
 from triolet_protocol._proxy import begins_header as begins_header
 from triolet_protocol._proxy import read_header as read_header
 from triolet_protocol._state import Limits as Limits

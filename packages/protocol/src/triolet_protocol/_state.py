@@ -1,8 +1,7 @@
 """How far a connection is, and what it may take."""
 
 import enum
-
-import attrs
+from dataclasses import dataclass
 
 from triolet_protocol._codec import MAX_FRAME
 
@@ -23,7 +22,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-@attrs.frozen
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds that hold before memory is taken."""
 
