@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
-MEMBERS := core gateway api webhook datasource client
+MEMBERS := core protocol gateway api webhook datasource client
 SPEEDUPS := packages/speedups
 CARGO := $(shell command -v cargo)
 BUILT := $(VENV)/.speedups-$(if $(CARGO),compiled,pure)
@@ -57,7 +57,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 types: setup
-	$(BIN)/mypy packages/core/src packages/gateway/src packages/api/src packages/webhook/src packages/datasource/src packages/speedups/src packages/client/src tests/typing
+	$(BIN)/mypy packages/core/src packages/protocol/src packages/gateway/src packages/api/src packages/webhook/src packages/datasource/src packages/client/src packages/speedups/src tests/typing
 
 format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from triolet_gateway.protocol import ConnAckReceived, Connection, Role
+from triolet_protocol import ConnAckReceived, Connection, Role
 
 RECVACK_HEAD = b"\x62\x0c"
 

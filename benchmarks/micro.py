@@ -15,7 +15,7 @@ from triolet_api._answers import encode, message_object
 from triolet_core.model import ChannelKey, Message, Receipt
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
-from triolet_gateway.protocol import Connection, Role, _hot, recv_fields
+from triolet_protocol import Connection, Role, _hot, recv_fields
 
 TURNS = 7
 MAX_FRAME = 1 << 20

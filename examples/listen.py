@@ -6,7 +6,7 @@ import time
 
 import trio
 
-from triolet_gateway.protocol import ConnAckReceived, Connection, RecvReceived, Role
+from triolet_protocol import ConnAckReceived, Connection, RecvReceived, Role
 
 
 async def main(uid: str, token: str, address: str = "127.0.0.1:5100") -> None:

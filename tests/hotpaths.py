@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from triolet_core.speedups import COMPILED, INTERFACE
-from triolet_gateway.protocol import _connection, _hot
+from triolet_protocol import _connection, _hot
 
 
 def compiled() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 import trio_websocket
 
-from triolet_gateway import protocol as wire
+import triolet_protocol as wire
 
 
 class Client:

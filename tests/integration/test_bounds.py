@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
+import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.jsonclient import json_client
 from tests.wkclient import client
 from triolet_core import ConnectRequest, Device, Draft, ReasonCode, Receipt, channel_key
-from triolet_gateway import protocol as wire
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 

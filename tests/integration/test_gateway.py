@@ -15,11 +15,11 @@ import trio
 import trio.testing
 
 import triolet_gateway
+import triolet_protocol as wire
 from tests.wkclient import Client, client
 from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Event, Server, ServerConfig, open_server
 from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 from triolet_gateway import GatewayConfig
-from triolet_gateway import protocol as wire
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 

@@ -19,7 +19,10 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).parent / "uv"
-MEMBERS = ("core", "gateway", "api", "webhook", "datasource")
+PLUGINS = ("gateway", "api", "webhook", "datasource")
+MEMBERS = ("core", "protocol", *PLUGINS, "client")
+BRINGS = {"core": (), "protocol": (), "gateway": ("core", "protocol"), "client": ("protocol",)}
+"""What of ours each brings; every other brings the core."""
 SOURCES = {f"triolet-{member}": ROOT / "packages" / member for member in MEMBERS} | {
     "triolet": ROOT,
     "triolet-wordfilter": ROOT / "examples" / "own_plugin",
@@ -124,7 +127,7 @@ def start(tmp_path: Path, wheels: Iterable[Path]) -> dict[str, Any]:
         (("api",), ["http"]),
         (("webhook",), []),
         (("datasource",), []),
-        (MEMBERS[1:], ["http", "tcp", "ws"]),
+        (PLUGINS, ["http", "tcp", "ws"]),
     ],
     ids=["core alone", "gateway", "api", "webhook", "datasource", "all"],
 )
@@ -132,10 +135,11 @@ def test_a_combination_starts_with_what_it_declares(
     tmp_path: Path, wheel_of: Callable[[str], Path], plugins: tuple[str, ...], endpoints: list[str]
 ) -> None:
     """Install only what is needed (architecture.md, section 1)."""
-    report = start(tmp_path, [wheel_of(f"triolet-{name}") for name in ("core", *plugins)])
+    names = {"core", *plugins, *(own for name in plugins for own in BRINGS.get(name, ()))}
+    report = start(tmp_path, [wheel_of(f"triolet-{name}") for name in names])
     assert report["plugins"] == sorted(plugins)
     assert report["endpoints"] == endpoints
-    assert report["packages"] == sorted(f"triolet_{name}" for name in ("core", *plugins))
+    assert report["packages"] == sorted(f"triolet_{name}" for name in names)
 
 
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="there is no cargo")
@@ -143,8 +147,8 @@ def test_the_compiled_hot_path_is_used_where_its_wheel_is_installed(
     tmp_path: Path, wheel_of: Callable[[str], Path]
 ) -> None:
     """Without it the same combination starts in pure Python: the test above."""
-    report = start(tmp_path, [wheel_of(f"triolet-{name}") for name in ("core", "gateway", "speedups")])
-    assert report["packages"] == ["triolet_core", "triolet_gateway", "triolet_speedups"]
+    report = start(tmp_path, [wheel_of(f"triolet-{name}") for name in ("core", "gateway", "protocol", "speedups")])
+    assert report["packages"] == ["triolet_core", "triolet_gateway", "triolet_protocol", "triolet_speedups"]
     assert report["endpoints"] == ["tcp", "ws"]
 
 
@@ -154,11 +158,38 @@ def requirements_of(tmp_path: Path, wheel: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_a_plugin_brings_the_core_and_no_other_plugin(
-    tmp_path: Path, wheel_of: Callable[[str], Path], name: str
-) -> None:
+def test_each_brings_what_it_stands_on_and_no_more(tmp_path: Path, wheel_of: Callable[[str], Path], name: str) -> None:
     own = {each for each in requirements_of(tmp_path, wheel_of(f"triolet-{name}")) if each.startswith("triolet")}
-    assert own == (set() if name == "core" else {"triolet-core"})
+    assert own == {f"triolet-{each}" for each in BRINGS.get(name, ("core",))}
+
+
+CONNECT = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import anyio
+from triolet_client import ConnectionFailed, Login, open_client
+
+async def main():
+    try:
+        async with open_client(Login(uid="ann"), "ws://127.0.0.1:1"):
+            print("connected")
+    except ConnectionFailed:
+        print("nobody there")
+
+anyio.run(main, backend="asyncio")
+print(sorted({name.partition(".")[0] for name in sys.modules if name.startswith("triolet_") or name == "trio"}))
+"""
+
+
+def test_the_client_runs_with_what_it_declares(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:
+    """Without the server, and on asyncio without Trio."""
+    target, third_party = tmp_path / "target", tmp_path / "third party"
+    install(target, [wheel_of("triolet-client"), wheel_of("triolet-protocol")])
+    link_requirements(target, third_party)
+    words: list[str | Path] = [sys.executable, "-I", "-S", "-c", CONNECT, target, third_party]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["nobody there", "['triolet_client', 'triolet_protocol']"]
 
 
 def test_the_api_brings_its_web_pages(wheel_of: Callable[[str], Path]) -> None:
@@ -172,7 +203,8 @@ def test_the_api_brings_its_web_pages(wheel_of: Callable[[str], Path]) -> None:
 
 
 def test_the_distribution_triolet_brings_all(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:
-    assert requirements_of(tmp_path, wheel_of("triolet")) == {f"triolet-{name}" for name in (*MEMBERS, "client")}
+    own = {each for each in requirements_of(tmp_path, wheel_of("triolet")) if each.startswith("triolet")}
+    assert own == {f"triolet-{name}" for name in MEMBERS}
 
 
 def test_the_example_plugin_is_found_and_asked(tmp_path: Path, wheel_of: Callable[[str], Path]) -> None:

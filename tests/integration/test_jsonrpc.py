@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.jsonclient import json_client
 from tests.wkclient import client
 from triolet_core import ChannelKey, Event
 from triolet_core.model import NO_PERSIST, RED_DOT
-from triolet_gateway import protocol as wire
 
 KINDS = pytest.mark.parametrize("kind", ["ws", "tcp"])
 

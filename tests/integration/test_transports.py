@@ -15,12 +15,12 @@ import trio
 import trio_websocket
 import trustme
 
+import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.jsonclient import JsonClient
 from tests.unit.gateway.test_proxy import block
 from tests.wkclient import Client
 from triolet_core import ConfigError, Server
-from triolet_gateway import protocol as wire
 from triolet_gateway._listen import inherited, open_listener
 
 AUTHORITY = trustme.CA()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.hotpaths import compiled
 from triolet_core.model import Receipt
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol import _hot, encode
+from triolet_protocol import _frames as frames
+from triolet_protocol import _hot, encode
 
 MAX_FRAME = 4096
 u8, u32 = st.integers(0, 255), st.integers(0, 2**32 - 1)

@@ -1,15 +1,15 @@
 """JSON-RPC: any bytes, any split, any JSON; messages as the binary protocol would have them."""
 
+import dataclasses
 import json
 from base64 import b64encode
 
-import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import triolet_protocol as wire
 from triolet_core.model import Receipt
-from triolet_gateway import protocol as wire
-from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State
+from triolet_protocol import JsonConnection, Limits, RemoteProtocolError, State
 
 LIMITS = Limits(max_frame_size=4096, max_login_bytes=1024, max_json_depth=8, max_batch=10)
 LOGIN = b'{"id":"login","method":"connect","params":{"uid":"u1"}}'
@@ -117,7 +117,7 @@ def test_any_split_of_a_stream_gives_the_same_events(data: st.DataObject, ids: l
 
 def show(event: wire.Event) -> object:
     assert isinstance(event, wire.SendReceived)
-    return attrs.astuple(event.send)
+    return dataclasses.astuple(event.send)
 
 
 @given(text, text, st.binary(max_size=60), st.integers(0, 255), st.integers(0, 2**32 - 1))

@@ -1,16 +1,16 @@
 """Round trips, any split of the input, any bytes."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 
-import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import triolet_protocol as protocol
 from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
-from triolet_gateway import protocol
-from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role
+from triolet_protocol import Connection, Family, RemoteProtocolError, Role
 
 KEY = bytes(range(32))
 SALT = b"0123456789abcdef"
@@ -113,7 +113,7 @@ def test_any_split_of_the_input_gives_the_same_events(data: st.DataObject, paylo
 
 
 def show(event: protocol.Event) -> object:
-    return (event.refusal, attrs.astuple(event.send)) if isinstance(event, protocol.SendReceived) else event
+    return (event.refusal, dataclasses.astuple(event.send)) if isinstance(event, protocol.SendReceived) else event
 
 
 CONTROL = st.sampled_from([protocol.Ping(), protocol.Pong(), protocol.RecvAck(-5, 7, 2), protocol.RecvAck(2**62, 0, 1)])
@@ -136,7 +136,7 @@ def test_a_batch_is_the_events_sorted_by_kind(
             one.receive_data(stream[start:end])
             other.receive_data(stream[start:end])
         refusals.append((drain(lambda: merge(seen, one.batch())), drain(lambda: take(expected, other.events()))))
-    assert attrs.astuple(seen) == attrs.astuple(expected)
+    assert dataclasses.astuple(seen) == dataclasses.astuple(expected)
     assert all(a == b for a, b in refusals)
 
 

@@ -1,4 +1,4 @@
-//! The compiled twin of `triolet_gateway.protocol._hot`, and what builds pages of history: the same input gives the same
+//! The compiled twin of `triolet_protocol._hot`, and what builds pages of history: the same input gives the same
 //! output as Python does, which the tests of triolet hold both to. No IO, no clock, no randomness.
 
 mod base64;

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+import triolet_protocol as wire
 from tests.integration.api.conftest import Shared
 from tests.integration.api.support import GROUP, OK, api_in, message
 from tests.wkclient import client
 from triolet_core import Device, ReasonCode
 from triolet_core.testing import MemorySession
-from triolet_gateway import protocol as wire
 
 INFO = {
     "channel_id": "g",

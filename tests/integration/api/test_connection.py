@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
+import triolet_protocol as wire
 from tests.integration.api.support import OK, api_in
 from tests.wkclient import client
 from triolet_core import Device
 from triolet_core.testing import MemorySession
-from triolet_gateway import protocol as wire
 
 CONNECTION = {
     "id": 0,

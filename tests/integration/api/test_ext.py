@@ -7,11 +7,11 @@ from typing import Any
 
 import trio
 
+import triolet_protocol as wire
 from tests.integration.api.support import GROUP, HELLO, OK, api_in, stored
 from tests.wkclient import client
 from triolet_core import Device, ReasonCode
 from triolet_core.testing import MemorySession
-from triolet_gateway import protocol as wire
 
 
 async def test_it_is_mounted_only_if_it_is_on(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import trio
 from tests.integration.test_gateway import server_in
 from tests.integration.test_transports import tls_server, trusting
 from triolet_client import Backoff, Channel, Client, ConnectionFailed, Login, Refused, Settings, open_client, text_of
+from triolet_core import load_config, open_server
 
 BACKENDS = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 ANN, BOB = Login(uid="ann", device_id="a1"), Login(uid="bob", device_id="b1")
@@ -170,3 +171,31 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 
     with pytest.raises(ValueError, match="is no address"):
         connector(address)
+
+
+@BACKENDS
+async def test_what_was_missed_comes_through_the_api(tmp_path: Path, backend: str) -> None:
+    """Catching up, conversations and streams on either event loop."""
+    ports = ["addr=tcp://127.0.0.1:0", "wsAddr=", "httpAddr=127.0.0.1:0", f"rootDir={tmp_path}"]
+    async with open_server(load_config(overrides=ports, environ={})) as server:
+        tcp, api = server.broker.endpoints["tcp"], server.broker.endpoints["http"]
+
+        async def main() -> None:
+            async with open_client(ANN, tcp, api=api) as ann:
+                async with open_client(BOB, tcp, api=api) as bob:
+                    await ann.send("bob", "one")
+                    assert text_of((await bob.receive()).payload) == "one"
+                await ann.send("bob", "two")
+                await ann.send("bob", "three")
+                async with open_client(BOB, tcp, api=api, positions=bob.positions) as bob:
+                    assert [text_of((await bob.receive()).payload) for _ in range(2)] == ["two", "three"]
+                    [conversation] = await bob.conversations()
+                    assert (conversation.channel, conversation.unread) == (Channel("ann"), 3)
+                    async with ann.open_stream("bob") as writer:
+                        await writer.write("four")
+                    message = await bob.receive()
+                    assert message.is_stream
+                    async with bob.follow(message.channel, message.client_msg_no) as reader:
+                        assert [state.text async for state in reader] == ["four"]
+
+        await on_loop(backend, main)

@@ -9,11 +9,11 @@ import anyio
 import attrs
 import pytest
 
+import triolet_protocol as wire
 from triolet_client import Backoff, Client, ConnectionFailed, Login, Settings, open_client
 from triolet_client._transport import StreamTransport
 from triolet_client.memory import MemoryStream, stream_pair
 from triolet_core.model import ChannelKey, Message, Receipt
-from triolet_gateway import protocol as wire
 
 BACKENDS = pytest.mark.parametrize("backend", ["trio", "asyncio"])
 QUICK = Settings(backoff=Backoff(first_s=0.001, longest_s=0.002))

@@ -4,6 +4,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+import triolet_protocol as wire
 from tests.unit.client.fakes import ANN, BACKENDS, QUICK, FakeServer, connected, message, run
 from triolet_client import (
     Backoff,
@@ -22,7 +23,6 @@ from triolet_client import (
     open_client,
 )
 from triolet_client._transport import StreamTransport
-from triolet_gateway import protocol as wire
 
 
 @BACKENDS

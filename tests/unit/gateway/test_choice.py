@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 
 from triolet_core.speedups import COMPILED, INTERFACE
-from triolet_gateway.protocol import _hot
-from triolet_gateway.protocol._choice import choose
+from triolet_protocol import _hot
+from triolet_protocol._choice import choose
 
 
 def installed(interface: int) -> ModuleType:

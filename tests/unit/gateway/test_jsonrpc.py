@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+import triolet_protocol as wire
 from triolet_core.model import Receipt
-from triolet_gateway import protocol as wire
-from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State
+from triolet_protocol import JsonConnection, Limits, RemoteProtocolError, State
 
 LOGIN = b'{"id":"login","method":"connect","params":{"uid":"u1"}}'
 LIMITS = Limits(max_frame_size=4096, max_login_bytes=1024, max_json_depth=8, max_batch=4)
@@ -196,3 +196,13 @@ def test_answers_of_a_server_that_nobody_asked_for_are_our_mistake() -> None:
             connection.send(frame)
     with pytest.raises(wire.LocalProtocolError):
         connection.reject(2)
+
+
+def test_an_error_that_ends_the_connection_comes_once() -> None:
+    """Also when events came before it: they come first, the error with the next call, and then nothing."""
+    connection = ready(is_stream=True)
+    connection.receive_data(ping("p1") + b"no JSON")
+    assert len(connection.events()) == 1
+    with pytest.raises(RemoteProtocolError):
+        connection.events()
+    assert connection.events() == []

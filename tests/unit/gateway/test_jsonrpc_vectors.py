@@ -4,6 +4,7 @@
 description, differs from what the reference reads, the difference is listed here with its reason.
 """
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
+import triolet_protocol as wire
 from triolet_core.model import ChannelKey, Message, Receipt
-from triolet_gateway import protocol as wire
-from triolet_gateway.protocol import JsonConnection, Limits, RemoteProtocolError, State, begins_json
+from triolet_protocol import JsonConnection, Limits, RemoteProtocolError, State, begins_json
 
 VECTORS = json.loads((Path(__file__).parents[2] / "conformance" / "vectors" / "jsonrpc.json").read_text())
 FLAG_BITS = {"noPersist": 1, "redDot": 2, "syncOnce": 4, "dup": 8}
@@ -94,7 +95,8 @@ def fields_of(event: wire.Event) -> dict[str, Any]:
         return {"type": "PING"}
     kind, attribute = EVENTS[type(event)]
     frame = getattr(event, attribute)
-    shown = {re.sub("_(.)", lambda m: m[1].upper(), name): getattr(frame, name) for name in frame.__slots__[:-1]}
+    names = [field.name for field in dataclasses.fields(frame)]
+    shown = {re.sub("_(.)", lambda m: m[1].upper(), name): getattr(frame, name) for name in names}
     if "payload" in shown:
         shown["payload"] = shown["payload"].hex()
     return {"type": kind, **shown}

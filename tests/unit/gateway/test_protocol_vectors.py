@@ -1,19 +1,19 @@
 """Bytes of the reference codec. Source: conformance/vectors, made with the codec versions that each vector names."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
+import triolet_protocol as protocol
 from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
-from triolet_gateway import protocol
-from triolet_gateway.protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout, _connection
-from triolet_gateway.protocol._choice import PeerLike
-from triolet_gateway.protocol._crypto import aes_key, public_key
+from triolet_protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout, _connection
+from triolet_protocol._choice import PeerLike
+from triolet_protocol._crypto import aes_key, public_key
 
 VECTORS = Path(__file__).parents[2] / "conformance" / "vectors"
 WKPROTO = json.loads((VECTORS / "wkproto.json").read_text())
@@ -58,13 +58,13 @@ def hex_of(entry: dict[str, Any]) -> bytes:
 
 def frame_of(vector: dict[str, Any]) -> protocol.Frame:
     cls = CLASSES[vector["frame"]["type"]]
-    names = {field.name for field in attrs.fields(cls)}
+    names = {field.name for field in dataclasses.fields(cls)}
     fields = {snake(name): value_of(name, value) for name, value in (vector["frame"].get("fields") or {}).items()}
     assert fields.keys() <= names
     empty = {
         field.name: b"" if field.name in BINARY else "" if field.type is str else 0
-        for field in attrs.fields(cls)
-        if field.default is attrs.NOTHING
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING
     }
     flags = sum(FLAG_BITS[name] for name, is_set in (vector["frame"].get("flags") or {}).items() if is_set)
     return cls(**{**empty, **fields}, **({"flags": flags} if "flags" in names else {}))
@@ -193,7 +193,7 @@ def test_negative(entry: dict[str, Any]) -> None:
     decoded = protocol.decode(bytes.fromhex(base["frameHexV5"]), 0, 5)
     assert decoded is not None
     change = {name: value.encode() if name == "payload" else value for name, value in change.items()}
-    send = attrs.evolve(decoded[0], **change)
+    send = dataclasses.replace(decoded[0], **change)
     server = connection(Role.SERVER, entry["session"], 5)
     server.receive_data(protocol.encode(send, 5))
     [event] = server.events()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triolet_gateway.protocol import RemoteProtocolError, begins_header, read_header
-from triolet_gateway.protocol._proxy import MAX_BLOCK, MAX_LINE, SIGNATURE
+from triolet_protocol import RemoteProtocolError, begins_header, read_header
+from triolet_protocol._proxy import MAX_BLOCK, MAX_LINE, SIGNATURE
 
 
 def block(source: str, port: int, *, command: int = 0x21, extra: bytes = b"") -> bytes:

@@ -14,19 +14,8 @@ import attrs
 import httpx
 
 from triolet_client._errors import ApiError, ApiUnavailable
-from triolet_client._model import (
-    NO_PERSIST,
-    PERSON,
-    RED_DOT,
-    SYNC_ONCE,
-    SYSTEM_UID,
-    Channel,
-    Conversation,
-    Lane,
-    Message,
-    Presence,
-    Receipt,
-)
+from triolet_client._model import PERSON, SYSTEM_UID, Channel, Conversation, Lane, Message, Presence, Receipt
+from triolet_protocol import NO_PERSIST, RED_DOT, SYNC_ONCE
 
 _HEADER = (("no_persist", NO_PERSIST), ("red_dot", RED_DOT), ("sync_once", SYNC_ONCE))
 _TOO_MANY, _SERVER_ERRORS, _FIRST_ERROR = 429, 500, 400

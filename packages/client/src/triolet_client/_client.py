@@ -14,24 +14,13 @@ from triolet_client._api import Api, open_api
 from triolet_client._errors import ClientClosed, ClientError, NoApi
 from triolet_client._feed import Feed
 from triolet_client._link import Draft, Link
-from triolet_client._model import (
-    NO_PERSIST,
-    RED_DOT,
-    SYNC_ONCE,
-    Channel,
-    Conversation,
-    Login,
-    Message,
-    Receipt,
-    Settings,
-    Statistics,
-)
+from triolet_client._model import Channel, Conversation, Login, Message, Receipt, Settings, Statistics
 from triolet_client._positions import Positions
 from triolet_client._streams import CANCEL_TIMEOUT_S, MAIN, EventReader, StreamReader, StreamWriter
 from triolet_client._transport import Connector, connector
+from triolet_protocol import NO_PERSIST, RED_DOT, SETTING_TOPIC, SYNC_ONCE
 
 FLUSH_TIMEOUT_S = 1.0
-_SETTING_TOPIC = 0x08
 
 
 class Messages:
@@ -166,7 +155,7 @@ class Client:
             channel=_channel(channel),
             payload=_bytes(payload),
             flags=RED_DOT * red_dot | NO_PERSIST * no_persist | SYNC_ONCE * sync_once,
-            setting=setting | (_SETTING_TOPIC if topic else 0),
+            setting=setting | (SETTING_TOPIC if topic else 0),
             expire=expire,
             topic=topic,
         )

@@ -16,23 +16,12 @@ import attrs
 
 from triolet_client._errors import ClientError, ConnectionFailed, Kicked, NotAcknowledged, Refused
 from triolet_client._feed import Feed
-from triolet_client._model import (
-    DUP,
-    NO_PERSIST,
-    SYNC_ONCE,
-    Channel,
-    Event,
-    Login,
-    Message,
-    Reason,
-    Receipt,
-    Settings,
-    Statistics,
-)
+from triolet_client._model import Channel, Event, Login, Message, Reason, Receipt, Settings, Statistics
 from triolet_client._positions import Positions
 from triolet_client._session import Session
 from triolet_client._streams import EventReader
 from triolet_client._transport import Connector
+from triolet_protocol import DUP, NO_PERSIST, SYNC_ONCE
 
 _FOR_GOOD = frozenset({Reason.AUTH_FAIL, Reason.BAN, Reason.CLIENT_KEY_IS_EMPTY})
 """Refusals that do not get better by coming again."""

@@ -5,16 +5,13 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from triolet_core.model import ReasonCode
+from triolet_protocol import NO_PERSIST, SETTING_STREAM, SETTING_STREAM_V1, SYNC_ONCE, ReasonCode
 
 Reason = ReasonCode
 
 PERSON, GROUP, DATA, TEMP, LIVE, AGENT = 1, 2, 7, 8, 9, 11
 SYSTEM_UID = "____system"
 """Who sends what nobody sends."""
-
-NO_PERSIST, RED_DOT, SYNC_ONCE, DUP = 0x01, 0x02, 0x04, 0x08
-"""Header bits of a message (wire-protocol.md, section 2.2)."""
 
 
 def reason_name(reason: int) -> str:
@@ -91,6 +88,11 @@ class Message:
     def is_command(self) -> bool:
         """Whether it is a command; one that the API sent is kept for the user until one device has taken it."""
         return bool(self.flags & SYNC_ONCE)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its text grows: see `Client.follow`."""
+        return bool(self.setting & (SETTING_STREAM | SETTING_STREAM_V1))
 
     @property
     def is_stored(self) -> bool:

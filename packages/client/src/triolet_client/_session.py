@@ -8,10 +8,10 @@ from typing import Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+import triolet_protocol as wire
 from triolet_client._errors import ClientError, ConnectionFailed, Kicked, Refused
 from triolet_client._model import SYSTEM_UID, Channel, Event, Login, Message, Reason, Settings
 from triolet_client._transport import Transport
-from triolet_gateway import protocol as wire
 
 MAX_WAITING_PACKETS = 10_000
 """Packets that wait to be written. Beyond it acknowledgements of deliveries are left out: the server repeats those."""
@@ -217,7 +217,7 @@ class Session:
     def acknowledge(self, message: Message) -> None:
         """Tell the server that a message arrived."""
         if len(self._outgoing) < MAX_WAITING_PACKETS:
-            flags = message.flags & 0x07
+            flags = message.flags & ~wire.DUP
             self._submit(self._connection.send(wire.RecvAck(message.message_id, message.seq, flags)))
 
     def _submit(self, packet: bytes) -> None:

@@ -81,7 +81,7 @@ class WebSocketTransport:
                         parts.append(event.data.encode())
                     case Ping():
                         answers.append(event.response())
-                    case CloseConnection():
+                    case CloseConnection():  # also what wsproto says of a server that breaks the protocol
                         self._is_over = True
                         answers.append(event.response())
                     case Pong():

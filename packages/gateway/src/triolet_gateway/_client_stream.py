@@ -4,7 +4,7 @@ import socket
 
 import trio
 
-from triolet_gateway import protocol as wire
+import triolet_protocol as wire
 from triolet_gateway._admission import Peer
 from triolet_gateway._gateway import Gateway
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 
+import triolet_protocol as wire
 from triolet_core import Event, Message
-from triolet_gateway import protocol as wire
 
 
 def encode_alike(

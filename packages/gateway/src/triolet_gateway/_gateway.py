@@ -15,7 +15,7 @@ from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
-from triolet_gateway.protocol import Limits, RemoteProtocolError
+from triolet_protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession

@@ -4,9 +4,9 @@ import os
 
 import attrs
 
+import triolet_protocol as wire
 from triolet_core import ConnectRequest, Device, ReasonCode
 from triolet_core.model import MAX_ID_BYTES
-from triolet_gateway import protocol as wire
 from triolet_gateway._gateway import Gateway
 
 

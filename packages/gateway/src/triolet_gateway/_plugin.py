@@ -15,7 +15,7 @@ from triolet_gateway import _listen, _tcp, _websocket
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._tls import Certificates
-from triolet_gateway.protocol import is_compiled
+from triolet_protocol import is_compiled
 
 SHARE_OF_GRACE = 0.5
 """Part of the stop budget that clients may use to take what waits for them."""

@@ -6,10 +6,10 @@ from itertools import starmap
 
 import trio
 
+import triolet_protocol as wire
 from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
 from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelType, peer_of, plain_channel
 from triolet_core.session import ConnectionStatistics
-from triolet_gateway import protocol as wire
 from triolet_gateway._admission import Peer
 from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
 from triolet_gateway._gateway import Gateway

@@ -1,8 +1,8 @@
 """Channels that one connection has joined as a guest. Source: wire-protocol.md, section 3.8."""
 
+import triolet_protocol as wire
 from triolet_core import Broker, ReasonCode
 from triolet_core.model import MAX_ID_BYTES, ChannelKey, ChannelType
-from triolet_gateway import protocol as wire
 
 _TAKES_GUESTS = frozenset({ChannelType.DATA, ChannelType.INFO})
 

@@ -9,7 +9,7 @@ import ssl
 
 import trio
 
-from triolet_gateway import protocol as wire
+import triolet_protocol as wire
 from triolet_gateway._admission import Peer
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._outbox import SocketOutbox

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import trio
 import trio_websocket
 
-from triolet_gateway import protocol as wire
+import triolet_protocol as wire
 from triolet_gateway._admission import Peer, client_of
 from triolet_gateway._client_stream import ClientStream, Watched
 from triolet_gateway._gateway import Gateway

@@ -14,7 +14,6 @@ from triolet_client.chat import ChatOptions
 from triolet_client.chat._rooms import FAILED, Line, Room, Rooms, answered, channel_of, printable
 from triolet_client.chat._screen import Screen
 
-_STREAM_BITS = 0x06
 _HISTORY = 50
 _WAITING = 100
 """Lines that may wait to be sent; the user is told to wait beyond."""
@@ -167,7 +166,7 @@ class Chat:
             self._screen.refresh()  # the bar says why
 
     def _follow_soon(self, message: Message, line: Line) -> None:
-        if not message.setting & _STREAM_BITS or line.is_followed:
+        if not message.is_stream or line.is_followed:
             return
         try:
             self._to_follow.send_nowait(_Stream(message, line))

@@ -6,10 +6,8 @@ Both are pure: bytes and numbers in, bytes and numbers out, the same for the sam
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from triolet_core import speedups
-from triolet_core.model import Receipt
-from triolet_gateway.protocol import _hot
-from triolet_gateway.protocol._hot import Mark, Read, RecvFields
+from triolet_protocol import _compiled, _hot
+from triolet_protocol._hot import Mark, Read, Receipt, RecvFields
 
 
 class PeerLike(Protocol):
@@ -44,4 +42,4 @@ PURE = cast("HotPath", _hot)
 
 def choose(environ: Mapping[str, str]) -> HotPath:
     """Return the compiled functions if they are there and not switched off, else the Python ones."""
-    return cast("HotPath", speedups.find(environ)) or PURE
+    return cast("HotPath", _compiled.find(environ)) or PURE

@@ -11,16 +11,14 @@ and what is no JSON ends the connection: nobody knows where the next request beg
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import attrs
-
-from triolet_core.model import ReasonCode, Receipt
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol import _jsonframes as jsonframes
-from triolet_gateway.protocol._errors import LocalProtocolError, RemoteProtocolError, RequestError
-from triolet_gateway.protocol._events import (
+from triolet_protocol import _frames as frames
+from triolet_protocol import _jsonframes as jsonframes
+from triolet_protocol._errors import LocalProtocolError, RemoteProtocolError, RequestError
+from triolet_protocol._events import (
     AnswerReady,
     Batch,
     ConnectReceived,
@@ -31,11 +29,12 @@ from triolet_gateway.protocol._events import (
     SendReceived,
     SubReceived,
 )
-from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
-from triolet_gateway.protocol._hot import RECV_OVERHEAD, Mark, RecvFields
-from triolet_gateway.protocol._jsonframes import INVALID_PARAMS, Members
-from triolet_gateway.protocol._jsontext import PARSE_ERROR, Splitter, begins_json, dump, parse
-from triolet_gateway.protocol._state import Limits, State
+from triolet_protocol._frames import LATEST_VERSION, Family, Frame
+from triolet_protocol._hot import RECV_OVERHEAD, Mark, Receipt, RecvFields
+from triolet_protocol._jsonframes import INVALID_PARAMS, Members
+from triolet_protocol._jsontext import PARSE_ERROR, Splitter, begins_json, dump, parse
+from triolet_protocol._numbers import ReasonCode
+from triolet_protocol._state import Limits, State
 
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
@@ -47,15 +46,15 @@ _NOTIFICATIONS = frozenset({"recvack", "disconnect"})
 _NOTHING: dict[str, object] = {}
 
 
-@attrs.define(eq=False)
+@dataclass(slots=True, eq=False)
 class _Batch:
     """Answers of one array."""
 
     missing: int
-    answers: list[dict[str, object]] = attrs.Factory(list)
+    answers: list[dict[str, object]] = field(default_factory=list)
 
 
-@attrs.define(eq=False)
+@dataclass(slots=True, eq=False)
 class _Request:
     """Whom an answer is for. An empty id is one that was given and is left out of the answer."""
 
@@ -149,6 +148,7 @@ class JsonConnection:
 
     def _end(self, error: RemoteProtocolError) -> RemoteProtocolError:
         self.state = State.CLOSED
+        self._error = None
         self._texts.clear()
         self._items.clear()
         self._splitter.clear()

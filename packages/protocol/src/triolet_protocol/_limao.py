@@ -4,12 +4,12 @@ import base64
 import binascii
 import struct
 
-from triolet_core.model import ReasonCode
-from triolet_gateway.protocol import _fields as f
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol._errors import LocalProtocolError, RemoteProtocolError
-from triolet_gateway.protocol._fields import Reader, text
-from triolet_gateway.protocol._frames import Family, Frame
+from triolet_protocol import _fields as f
+from triolet_protocol import _frames as frames
+from triolet_protocol._errors import LocalProtocolError, RemoteProtocolError
+from triolet_protocol._fields import Reader, text
+from triolet_protocol._frames import Family, Frame
+from triolet_protocol._numbers import ReasonCode
 
 _WITH_NUMBER, _WITH_KEYS, _WITH_SETTING = 2, 3, 4
 """First versions that have clientMsgNo, keys and msgKey, and the setting byte."""

@@ -1,10 +1,9 @@
 """How far a connection is, and what it may take."""
 
 import enum
+from dataclasses import dataclass
 
-import attrs
-
-from triolet_gateway.protocol._codec import MAX_FRAME
+from triolet_protocol._codec import MAX_FRAME
 
 
 class Role(enum.Enum):
@@ -23,7 +22,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-@attrs.frozen
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds that hold before memory is taken."""
 

@@ -1,9 +1,7 @@
 """Two kinds of mistake: theirs and ours."""
 
-from triolet_core.errors import TrioletError
 
-
-class ProtocolError(TrioletError):
+class ProtocolError(Exception):
     """Base of both."""
 
 

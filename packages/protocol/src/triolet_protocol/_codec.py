@@ -4,14 +4,14 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from triolet_core.model import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, ReasonCode
-from triolet_gateway.protocol import _fields as f
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol import _limao
-from triolet_gateway.protocol._errors import LocalProtocolError, RemoteProtocolError
-from triolet_gateway.protocol._fields import Reader, text
-from triolet_gateway.protocol._frames import Family, Frame, StreamLayout
-from triolet_gateway.protocol._varint import decode_length, encode_length
+from triolet_protocol import _fields as f
+from triolet_protocol import _frames as frames
+from triolet_protocol import _limao
+from triolet_protocol._errors import LocalProtocolError, RemoteProtocolError
+from triolet_protocol._fields import Reader, text
+from triolet_protocol._frames import Family, Frame, StreamLayout
+from triolet_protocol._numbers import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, ReasonCode
+from triolet_protocol._varint import decode_length, encode_length
 
 MAX_FRAME = 1 << 20
 """Longest remaining length that is read (wire-protocol.md, section 1.5)."""

@@ -1,10 +1,10 @@
 """Message keys and encryption of single frames. Source: wire-protocol.md, section 4."""
 
-from triolet_core.model import ReasonCode
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol._choice import PeerLike
-from triolet_gateway.protocol._errors import RemoteProtocolError
-from triolet_gateway.protocol._frames import Family
+from triolet_protocol import _frames as frames
+from triolet_protocol._choice import PeerLike
+from triolet_protocol._errors import RemoteProtocolError
+from triolet_protocol._frames import Family
+from triolet_protocol._numbers import ReasonCode
 
 
 def open_send(send: frames.Send, peer: PeerLike, family: Family) -> int:

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from triolet_core.model import ReasonCode
-from triolet_gateway.protocol._errors import PayloadError, RemoteProtocolError
+from triolet_protocol._errors import PayloadError, RemoteProtocolError
+from triolet_protocol._numbers import ReasonCode
 
 KEY_BYTES = 32
 SALT_LENGTH = 16

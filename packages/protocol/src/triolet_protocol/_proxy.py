@@ -7,8 +7,8 @@ line, version 2 a block with a length. What a header holds beside the addresses 
 import ipaddress
 import struct
 
-from triolet_core.model import ReasonCode
-from triolet_gateway.protocol._errors import RemoteProtocolError
+from triolet_protocol._errors import RemoteProtocolError
+from triolet_protocol._numbers import ReasonCode
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 MAX_LINE = 107

@@ -6,7 +6,11 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from triolet_core.model import (
+from triolet_protocol import _frames as frames
+from triolet_protocol._errors import RequestError
+from triolet_protocol._hot import RecvFields
+from triolet_protocol._jsontext import clean, dump
+from triolet_protocol._numbers import (
     DUP,
     NO_PERSIST,
     RED_DOT,
@@ -17,10 +21,6 @@ from triolet_core.model import (
     SYNC_ONCE,
     ReasonCode,
 )
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol._errors import RequestError
-from triolet_gateway.protocol._hot import RecvFields
-from triolet_gateway.protocol._jsontext import clean, dump
 
 INVALID_PARAMS = -32602
 _FLAGS = {"noPersist": NO_PERSIST, "redDot": RED_DOT, "syncOnce": SYNC_ONCE, "dup": DUP}

@@ -1,8 +1,7 @@
 """One record per packet. Source: wire-protocol.md, section 3; types as in WuKongIMGoProto 1.2.3."""
 
 import enum
-
-import attrs
+from dataclasses import dataclass, field
 
 CONNECT, CONNACK, SEND, SENDACK, RECV, RECVACK, PING, PONG = 1, 2, 3, 4, 5, 6, 7, 8
 DISCONNECT, SUB, SUBACK, EVENT = 9, 10, 11, 12
@@ -25,7 +24,7 @@ class StreamLayout(enum.Enum):
     OLD = "1.0"
 
 
-@attrs.define
+@dataclass(slots=True)
 class Connect:
     """First packet of a client."""
 
@@ -33,7 +32,7 @@ class Connect:
     device_flag: int
     device_id: str
     uid: str
-    token: str = attrs.field(repr=False)
+    token: str = field(repr=False)
     client_timestamp: int
     """Milliseconds."""
     client_key: str
@@ -41,7 +40,7 @@ class Connect:
     flags: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class ConnAck:
     """Answer to CONNECT."""
 
@@ -56,7 +55,7 @@ class ConnAck:
     flags: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class Send:
     """A message from a client; `payload` is as on the wire until it is decrypted."""
 
@@ -68,12 +67,12 @@ class Send:
     expire: int
     msg_key: str
     topic: str
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes = field(repr=False)
     flags: int = 0
     stream_no: str = ""
 
 
-@attrs.define
+@dataclass(slots=True)
 class SendAck:
     """Answer to SEND."""
 
@@ -85,7 +84,7 @@ class SendAck:
     client_msg_no: str = ""
 
 
-@attrs.define
+@dataclass(slots=True)
 class Recv:
     """A message for a client."""
 
@@ -100,7 +99,7 @@ class Recv:
     message_seq: int
     timestamp: int
     topic: str
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes = field(repr=False)
     flags: int = 0
     stream_flag: int = 0
     stream_no: str = ""
@@ -108,7 +107,7 @@ class Recv:
     stream_seq: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class RecvAck:
     """Answer to RECV."""
 
@@ -117,17 +116,17 @@ class RecvAck:
     flags: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class Ping:
     """Keep-alive of a client."""
 
 
-@attrs.define
+@dataclass(slots=True)
 class Pong:
     """Answer to PING."""
 
 
-@attrs.define
+@dataclass(slots=True)
 class Disconnect:
     """Good-bye, in either direction."""
 
@@ -136,7 +135,7 @@ class Disconnect:
     flags: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class Sub:
     """Subscribe to a channel (action 0) or leave it (1)."""
 
@@ -149,7 +148,7 @@ class Sub:
     flags: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class SubAck:
     """Answer to SUB."""
 
@@ -161,7 +160,7 @@ class SubAck:
     flags: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class EventFrame:
     """Something that is no message; not encrypted, not acknowledged. From version 5 on."""
 

@@ -1,20 +1,20 @@
 """What a connection tells: one record per thing that the peer did."""
 
-import attrs
+from dataclasses import dataclass, field
 
-from triolet_core.model import NO_PERSIST
-from triolet_gateway.protocol import _frames
-from triolet_gateway.protocol._hot import Mark, Read, SendFields
+from triolet_protocol import _frames
+from triolet_protocol._hot import Mark, Read, SendFields
+from triolet_protocol._numbers import NO_PERSIST
 
 
-@attrs.define
+@dataclass(slots=True)
 class ConnectReceived:
     """A client wants in."""
 
     connect: _frames.Connect
 
 
-@attrs.define(eq=False)
+@dataclass(slots=True, eq=False)
 class SendReceived:
     """A message; decrypted, or with the reason to refuse it."""
 
@@ -22,82 +22,82 @@ class SendReceived:
     refusal: int = 0
 
 
-@attrs.define
+@dataclass(slots=True)
 class RecvAckReceived:
     """A message was received."""
 
     recvack: _frames.RecvAck
 
 
-@attrs.define
+@dataclass(slots=True)
 class PingReceived:
     """Wants a PONG."""
 
 
-@attrs.define
+@dataclass(slots=True)
 class SubReceived:
     """Wants a SUBACK."""
 
     sub: _frames.Sub
 
 
-@attrs.define
+@dataclass(slots=True)
 class DisconnectReceived:
     """The peer says good-bye."""
 
     disconnect: _frames.Disconnect
 
 
-@attrs.define
+@dataclass(slots=True)
 class ClosedByPeer:
     """The stream has ended."""
 
 
-@attrs.define
+@dataclass(slots=True)
 class ConnAckReceived:
     """The server has decided."""
 
     connack: _frames.ConnAck
 
 
-@attrs.define
+@dataclass(slots=True)
 class SendAckReceived:
     """A message was accepted or refused."""
 
     sendack: _frames.SendAck
 
 
-@attrs.define
+@dataclass(slots=True)
 class RecvReceived:
     """A message; checked and decrypted."""
 
     recv: _frames.Recv
 
 
-@attrs.define
+@dataclass(slots=True)
 class PongReceived:
     """Answer to a PING."""
 
 
-@attrs.define
+@dataclass(slots=True)
 class SubAckReceived:
     """Answer to a SUB."""
 
     suback: _frames.SubAck
 
 
-@attrs.define
+@dataclass(slots=True)
 class EventReceived:
     """An EVENT."""
 
     event: _frames.EventFrame
 
 
-@attrs.define
+@dataclass(slots=True)
 class AnswerReady:
     """A JSON-RPC request was answered without anybody having to decide."""
 
-    answer: bytes = attrs.field(repr=False)
+    answer: bytes = field(repr=False)
     """What to send, possibly nothing yet."""
     error: str = ""
     """What was wrong with the request, for the log; empty if nothing was."""
@@ -121,18 +121,18 @@ Event = (
 )
 
 
-@attrs.define(eq=False)
+@dataclass(slots=True, eq=False)
 class Batch:
     """What one read brought, by kind; within a kind in order."""
 
-    sends: list[SendFields] = attrs.Factory(list)
-    marks: list[Mark] = attrs.Factory(list)
+    sends: list[SendFields] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
     """One of each SEND, for its SENDACK."""
-    acked: list[int] = attrs.Factory(list)
+    acked: list[int] = field(default_factory=list)
     """Message ids of the RECVACKs that end repetition."""
     recvacks: int = 0
     pings: int = 0
-    events: list[Event] = attrs.Factory(list)
+    events: list[Event] = field(default_factory=list)
     """Everything else."""
 
     def __len__(self) -> int:

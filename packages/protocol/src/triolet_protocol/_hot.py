@@ -6,12 +6,13 @@ Plain slices and prebuilt structs instead of the field readers of `_codec`; the 
 
 import struct
 from collections.abc import Sequence
+from typing import Protocol
 
-from triolet_core.model import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, Message, ReasonCode, Receipt
-from triolet_gateway.protocol import _frames as frames
-from triolet_gateway.protocol._crypto import SessionKeys
-from triolet_gateway.protocol._errors import PayloadError
-from triolet_gateway.protocol._varint import encode_length
+from triolet_protocol import _frames as frames
+from triolet_protocol._crypto import SessionKeys
+from triolet_protocol._errors import PayloadError
+from triolet_protocol._numbers import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, ReasonCode
+from triolet_protocol._varint import encode_length
 
 RECV_OVERHEAD = 640
 """What a RECV may be longer than the SEND it comes from: the sender's uid, ids, time."""
@@ -30,11 +31,14 @@ _LIMAO_SENDACK = struct.Struct(">BBIqIB")
 _IDS = struct.Struct(">qIi")
 
 SendFields = tuple[str, int, bytes, str, int, int, int, str, int]
-"""What a SEND says, in the order of `triolet_core.Draft`: channel_id, channel_type, payload (decrypted), client_msg_no,
+"""What a SEND says, in the order of the server's drafts: channel_id, channel_type, payload (decrypted), client_msg_no,
 flags, setting, expire, topic, refusal (a reason, 0 if there is none)."""
 
 Mark = tuple[int, int]
 """What a SENDACK repeats of its SEND: (client_seq, flags)."""
+
+Receipt = tuple[int, int, int]
+"""The answer to a SEND: (reason, message id, seq)."""
 
 Read = tuple[int, list[SendFields], list[Mark], list[int], int, int]
 """(offset of the first byte not read, SENDs, their marks, message ids of RECVACKs that end repetition, number of
@@ -43,6 +47,36 @@ RECVACKs, number of PINGs)."""
 RecvFields = tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]
 """A message as its receivers see it: message_id, seq, channel_type, timestamp, setting, expire, flags, client_msg_no,
 channel_id, from_uid, topic, payload (plain)."""
+
+
+class HasType(Protocol):
+    """A channel."""
+
+    @property
+    def type(self) -> int: ...
+
+
+class Delivered(Protocol):
+    """What a RECV needs to know of a message; the server's messages fit."""
+
+    @property
+    def message_id(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def channel(self) -> HasType: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def setting(self) -> int: ...
+    @property
+    def expire(self) -> int: ...
+    @property
+    def client_msg_no(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def payload(self) -> bytes: ...
 
 
 class Peer:
@@ -176,7 +210,7 @@ def _read_send(peer: Peer, body: bytes, flags: int, *, is_too_long: bool) -> tup
 # --- out
 
 
-def recv_fields(message: Message, channel_id: str, from_uid: str, flags: int) -> RecvFields:
+def recv_fields(message: Delivered, channel_id: str, from_uid: str, flags: int) -> RecvFields:
     """Return what the RECV of a message says to a receiver who sees this channel and sender."""
     return (
         message.message_id,

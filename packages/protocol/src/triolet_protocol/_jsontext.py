@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from triolet_gateway.protocol._errors import RequestError
+from triolet_protocol._errors import RequestError
 
 PARSE_ERROR = -32700
 _SPACE = re.compile(rb"[ \t\r\n]*+")

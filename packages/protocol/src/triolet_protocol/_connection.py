@@ -8,12 +8,11 @@ Bytes that come while PENDING are kept. Anything the peer does ends in an event 
 import os
 from collections.abc import Sequence
 
-from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, ReasonCode, Receipt
-from triolet_gateway.protocol import _choice, _codec, _frames, _hot, _limao, _seals
-from triolet_gateway.protocol._codec import guess
-from triolet_gateway.protocol._crypto import SALT_LENGTH, aes_key, public_key
-from triolet_gateway.protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
-from triolet_gateway.protocol._events import (
+from triolet_protocol import _choice, _codec, _frames, _hot, _limao, _seals
+from triolet_protocol._codec import guess
+from triolet_protocol._crypto import SALT_LENGTH, aes_key, public_key
+from triolet_protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
+from triolet_protocol._events import (
     Batch,
     ConnAckReceived,
     ConnectReceived,
@@ -29,8 +28,9 @@ from triolet_gateway.protocol._events import (
     SubAckReceived,
     SubReceived,
 )
-from triolet_gateway.protocol._frames import LATEST_VERSION, Family, Frame
-from triolet_gateway.protocol._state import Limits, Role, State
+from triolet_protocol._frames import LATEST_VERSION, Family, Frame
+from triolet_protocol._numbers import NO_PERSIST, RED_DOT, SYNC_ONCE, ReasonCode
+from triolet_protocol._state import Limits, Role, State
 
 hot = _choice.choose(os.environ)
 
@@ -304,7 +304,7 @@ class Connection:
         return [frame for recv in recvs for frame in hot.write_recvs([recv], [self._peer])]
 
     def encode_sendacks(
-        self, marks: Sequence[_hot.Mark], receipts: Sequence[Receipt], *, apart: bool = False
+        self, marks: Sequence[_hot.Mark], receipts: Sequence[_hot.Receipt], *, apart: bool = False
     ) -> list[bytes]:
         """Return the SENDACKs of a batch; joined, or each `apart`."""
         acks = hot.write_sendacks(marks, receipts, limao=self.family is Family.LIMAO)

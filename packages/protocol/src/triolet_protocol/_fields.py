@@ -3,8 +3,8 @@
 import struct
 from typing import Any
 
-from triolet_core.model import ReasonCode
-from triolet_gateway.protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
+from triolet_protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
+from triolet_protocol._numbers import ReasonCode
 
 MAX_STRING = 0x7FFF
 """The reference reads a string's length as a signed 16-bit number (wire-protocol.md, section 1.5)."""

@@ -1,7 +1,7 @@
 """Remaining length: little-endian base 128, at most 4 bytes. Source: wire-protocol.md, section 2.3."""
 
-from triolet_core.model import ReasonCode
-from triolet_gateway.protocol._errors import LocalProtocolError, RemoteProtocolError
+from triolet_protocol._errors import LocalProtocolError, RemoteProtocolError
+from triolet_protocol._numbers import ReasonCode
 
 MAX_LENGTH = (1 << 28) - 1
 
