@@ -6,9 +6,9 @@ Source: http-api.md, sections 3.4, 4.3, 5.5, 6 and 7.
 import json
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 import attrs
 import httpx
@@ -20,6 +20,9 @@ from triolet_protocol import NO_PERSIST, RED_DOT, SYNC_ONCE
 _HEADER = (("no_persist", NO_PERSIST), ("red_dot", RED_DOT), ("sync_once", SYNC_ONCE))
 _TOO_MANY, _SERVER_ERRORS, _FIRST_ERROR = 429, 500, 400
 _ACCEPTED = 1
+_BAD_ANSWER = 502
+_HISTORY, _LANES = "/channel/messagesync", "/message/eventsync"
+R = TypeVar("R")
 
 
 @attrs.frozen
@@ -55,7 +58,7 @@ class Api:
             if "|" not in channel.id and ":" not in channel.id
         ]
         body = {"uid": self._uid, "version": 0, "msg_count": 1, "last_msg_seqs": "|".join(known)}
-        return [self._conversation(row) for row in _list(await self.post("/conversation/sync", body))]
+        return await self._ask_list("/conversation/sync", body, self._conversation)
 
     async def newer(self, channel: Channel, start: int, end: int, limit: int) -> Page:
         """Return the first messages from number `start` on, below `end` unless that is 0."""
@@ -67,7 +70,7 @@ class Api:
 
     async def _page(self, channel: Channel, start: int, end: int, limit: int, pull_mode: int) -> Page:
         answer = await self.post(
-            "/channel/messagesync",
+            _HISTORY,
             {
                 "login_uid": self._uid,
                 "channel_id": channel.id,
@@ -78,14 +81,14 @@ class Api:
                 "pull_mode": pull_mode,
             },
         )
-        messages = tuple(self._message(each) for each in _list(answer.get("messages")))
-        return Page(messages, bool(answer.get("more")))
+        with _promised(_HISTORY):
+            return Page(tuple(self._message(each) for each in answer["messages"] or ()), bool(answer.get("more")))
 
     async def commands(self, limit: int) -> list[Message]:
         """Return the commands that wait for the user; their `seq` is the place to acknowledge."""
         body = {"uid": self._uid, "message_seq": 0, "limit": limit}
-        rows = _list(await self.post("/message/sync", body))
-        return [attrs.evolve(message, flags=message.flags | SYNC_ONCE) for message in map(self._message, rows)]
+        found = await self._ask_list("/message/sync", body, self._message)
+        return [attrs.evolve(message, flags=message.flags | SYNC_ONCE) for message in found]
 
     async def acknowledge_commands(self, place: int) -> None:
         """Forget the commands up to a place."""
@@ -93,11 +96,7 @@ class Api:
 
     async def online(self, uids: Iterable[str]) -> list[Presence]:
         """Return which devices of some users are online."""
-        rows = await self.post("/user/onlinestatus", list(uids))
-        return [
-            Presence(uid=row["uid"], device_flag=row["device_flag"])
-            for row in (rows if isinstance(rows, list) else [])  # for nobody the reference answers with an object
-        ]
+        return await self._ask_list("/user/onlinestatus", list(uids), _presence)
 
     # --- conversations
 
@@ -192,7 +191,7 @@ class Api:
     async def lanes(self, channel: Channel, client_msg_no: str, *, key: str = "") -> list[Lane]:
         """Return what a stream has collected; of one lane or of all."""
         answer = await self.post(
-            "/message/eventsync",
+            _LANES,
             {
                 "channel_id": channel.id,
                 "channel_type": channel.type,
@@ -202,9 +201,16 @@ class Api:
                 "limit": 2000,
             },
         )
-        return [_lane(row) for row in _list((answer.get("data") or {}).get("events"))]
+        with _promised(_LANES):
+            return [_lane(row) for row in answer["data"]["events"] or ()]
 
     # --- translation
+
+    async def _ask_list(self, path: str, body: Any, read: Callable[[Mapping[str, Any]], R]) -> list[R]:
+        """Make a request whose answer is a list; for nothing the reference may answer with an object or null."""
+        answer = await self.post(path, body)
+        with _promised(path):
+            return [read(row) for row in answer] if isinstance(answer, list) else []
 
     async def post(self, path: str, body: Any) -> Any:
         """Make a request and return the JSON of its answer."""
@@ -220,7 +226,7 @@ class Api:
             answer = {"msg": ""} if response.status_code >= _FIRST_ERROR else None
         status = answer.get("status", response.status_code) if isinstance(answer, dict) else response.status_code
         if answer is None or status != httpx.codes.OK:
-            raise ApiError(path, status if answer is not None else 502, _text(answer))
+            raise ApiError(path, status if answer is not None else _BAD_ANSWER, _text(answer))
         return answer
 
     def _message(self, row: Mapping[str, Any]) -> Message:
@@ -236,7 +242,7 @@ class Api:
             from_uid=from_uid,
             client_msg_no=row["client_msg_no"],
             timestamp=row["timestamp"],
-            payload=b64decode(row.get("payload") or ""),
+            payload=b64decode(row.get("payload") or "", validate=True),
             flags=sum(bit for name, bit in _HEADER if header.get(name)),
             setting=row.get("setting", 0),
             expire=row.get("expire", 0),
@@ -261,8 +267,17 @@ def _text(answer: Any) -> str:
     return str(answer.get("msg", "")) if isinstance(answer, dict) else "the answer is no JSON"
 
 
-def _list(value: Any) -> Sequence[Mapping[str, Any]]:
-    return value if isinstance(value, list) else ()
+@contextmanager
+def _promised(path: str) -> Iterator[None]:
+    """Turn the reading of what an answer does not have into an `ApiError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise ApiError(path, _BAD_ANSWER, "the answer is not what the API promises") from exc
+
+
+def _presence(row: Mapping[str, Any]) -> Presence:
+    return Presence(uid=row["uid"], device_flag=row["device_flag"])
 
 
 def _lane(row: Mapping[str, Any]) -> Lane:
