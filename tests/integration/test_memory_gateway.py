@@ -1,5 +1,6 @@
 """Clients in memory: what holds for those on a socket holds for them."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -78,3 +79,19 @@ async def test_there_is_nobody_before_the_start_and_after_the_stop(tmp_path: Pat
     await client.wait_closed()
     with pytest.raises(trio.BrokenResourceError):
         gateway.connect()
+
+
+async def test_nothing_is_kept_of_who_has_left(tmp_path: Path) -> None:
+    """Not even until the time at which the connection would have been looked at."""
+    async with memory_server(tmp_path) as (gateway, server):
+        async with gateway.connect() as stream:
+            client = Client(stream)
+            await client.connect("ann")
+            [session] = server.broker.presence.sessions("ann")
+            kind = type(session)
+            del session
+        while list(server.broker.presence.sessions("ann")):
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, kind)]

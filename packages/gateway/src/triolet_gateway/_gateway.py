@@ -123,8 +123,17 @@ class Gateway:
 
     def watch(self, session: "ClientSession") -> None:
         """Look at a session when its deadline may have passed (up to a second late)."""
-        bucket = math.ceil(session.deadline) + 1
-        self._buckets.setdefault(bucket, set()).add(session)
+        self.unwatch(session)
+        session.looked_at = math.ceil(session.deadline) + 1
+        self._buckets.setdefault(session.looked_at, set()).add(session)
+
+    def unwatch(self, session: "ClientSession") -> None:
+        """Look at a session no more."""
+        bucket = self._buckets.get(session.looked_at)
+        if bucket is not None:
+            bucket.discard(session)
+            if not bucket:
+                del self._buckets[session.looked_at]
 
     async def turn_wheel(self) -> None:
         """Each second look at the sessions whose deadline has come; those that were active are put off."""
@@ -138,8 +147,6 @@ class Gateway:
             last = now
 
     def _look_at(self, session: "ClientSession") -> None:
-        if session not in self.sessions:
-            return
         if session.deadline <= trio.current_time():
             session.expire()
         else:

@@ -45,6 +45,7 @@ class ClientSession(Traffic):
         "device",
         "gateway",
         "last_activity",
+        "looked_at",
         "one_packet_per_write",
         "outbox",
         "peer",
@@ -62,6 +63,7 @@ class ClientSession(Traffic):
         self.device = _NOBODY
         self.started_at = self.last_activity = trio.current_time()
         self.close_at = 0.0
+        self.looked_at = 0
         self._has_begun = False
         self._in_flight = self._in_flight_bytes = 0
         self._room: trio.Event | None = None
@@ -81,6 +83,7 @@ class ClientSession(Traffic):
         gateway = self.gateway
         self._closing = True
         gateway.sessions.discard(self)
+        gateway.unwatch(self)
         gateway.retrying.discard(self)
         gateway.broker.presence.unregister(self)
         if self._subscriptions is not None:
