@@ -15,6 +15,7 @@ from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
+from triolet_gateway._streams import StreamWriters
 from triolet_protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Gateway:
         self.admission = Admission(context.config, context.broker)
         rates = Rates(self.config)
         self.rates = rates if rates.are_on else None
+        self.streams = StreamWriters(self, context.broker)
         self.in_flight_bytes = 0
         """Payloads that wait for their SENDACK."""
         self.room = trio.lowlevel.ParkingLot()
@@ -165,6 +167,7 @@ class Gateway:
             "open_sockets": self.admission.count,
             "in_flight_bytes": self.in_flight_bytes,
             "rate_limited_total": 0 if self.rates is None else self.rates.refused,
+            "written_streams": self.streams.count,
             "unacked_sessions": len(self.retrying),
             "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
         }
