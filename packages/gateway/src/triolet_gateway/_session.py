@@ -13,11 +13,12 @@ from triolet_core.session import ConnectionStatistics
 from triolet_gateway._admission import Peer
 from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._guard import guarded
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic, statistics_of
-from triolet_gateway._unacked import Entry, Unacked, entries_of
+from triolet_gateway._unacked import Entry, Unacked
 
 CLOSE_AFTER_ANSWER_S = 1.0
 """What a refused client has to read its answer."""
@@ -28,6 +29,7 @@ _NOBODY = Device(uid="")
 _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
 
+@guarded("acknowledge", "expire", "kick", "push", "push_event", "retry", "_deliver")
 class ClientSession(Traffic):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
@@ -103,6 +105,10 @@ class ClientSession(Traffic):
         if not self.close_at:
             self.gateway.counters.idle_closed_total += 1
             self.gateway.log.debug("connection closed", reason="silent", connection_id=self.connection_id)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End the connection now, without a word."""
         self._closing = True
         self.outbox.abort()
 
@@ -294,8 +300,7 @@ class ClientSession(Traffic):
 
     def _on_sub(self, sub: wire.Sub) -> None:
         if self._subscriptions is None:
-            gateway = self.gateway
-            self._subscriptions = Subscriptions(gateway.broker, self.device.uid, gateway.config.subscriptions)
+            self._subscriptions = Subscriptions(self.gateway.broker, self.device.uid, self.gateway.config.subscriptions)
         self.write(self._subscriptions.on_sub(sub))
 
     # --- out
@@ -306,7 +311,7 @@ class ClientSession(Traffic):
             return False
         recvs = [self._recv(message) for message in messages]
         frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
-        return self._deliver(frames, len(messages), bytes_of(messages), _entries(self.gateway, messages))
+        return self._deliver(frames, len(messages), bytes_of(messages), self.gateway.entries(messages))
 
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
@@ -390,11 +395,6 @@ def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) 
     first = sessions[0]
     recvs = [first._recv(message) for message in messages]
     encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
-    entries, count, size = _entries(first.gateway, messages), len(messages), bytes_of(messages)
+    entries, count, size = first.gateway.entries(messages), len(messages), bytes_of(messages)
     pairs = zip(sessions, encoded, strict=True)
     return sum([session._deliver(frames, count, size, entries) for session, frames in pairs])
-
-
-def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
-    config = gateway.config
-    return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
