@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -11,7 +12,17 @@ import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.jsonclient import json_client
 from tests.wkclient import client
-from triolet_core import ConnectRequest, Device, Draft, ReasonCode, Receipt, channel_key
+from triolet_core import (
+    ChannelInfo,
+    ChannelKey,
+    ConnectRequest,
+    Device,
+    Draft,
+    EventDraft,
+    ReasonCode,
+    Receipt,
+    channel_key,
+)
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 
@@ -171,6 +182,64 @@ async def test_an_error_in_the_code_of_one_connection_ends_that_one_only(
         logged = capsys.readouterr().out
         assert logged.count("connection crashed") == 1
         assert "connection_id=" in logged.partition("connection crashed")[2].partition("\n")[0]
+
+
+class Broken:
+    """An outbox whose code has a bug."""
+
+    def __init__(self, outbox: Any) -> None:
+        self._outbox = outbox
+
+    def write(self, frames: Any) -> bool:
+        raise RuntimeError("a bug")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._outbox, name)
+
+
+@KINDS
+@pytest.mark.parametrize("occasion", ["delivery", "in a group", "event", "repeat", "acknowledgement", "kick"])
+async def test_an_error_while_others_serve_a_connection_ends_that_one_only(
+    tmp_path: Path, kind: str, occasion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever it is that calls: the writer, a lane, the timer of repeats, another login."""
+    settings = {"retry_interval": 0.2, "retry_scan_interval": 0.05} if occasion == "repeat" else {}
+    group = ChannelKey("g", 2)
+    async with (
+        server_in(tmp_path, **settings) as server,
+        client(server, kind) as bad,
+        client(server) as ann,
+        client(server) as bob,
+    ):
+        await server.broker.channels.create(group, ChannelInfo(), ["bad", "ann", "bob"])
+        for each, uid in ((bad, "bad"), (ann, "ann"), (bob, "bob")):
+            assert await each.connect(uid) == 1
+        [session] = server.broker.presence.sessions("bad")
+        if occasion == "repeat":
+            await ann.send("bad")
+            await bad.receive(ack=False)
+        session.outbox = Broken(session.outbox)
+        match occasion:
+            case "delivery":
+                await ann.send("bad")
+            case "in a group":
+                await ann.send("g", channel_type=2)
+            case "event":
+                draft = {"event_id": "e", "event_type": "x"}
+                await server.broker.streams.add(EventDraft(channel=group, client_msg_no="n", **draft))
+            case "acknowledgement":
+                await bad.send_raw(bad.message("ann"))
+            case "kick":
+                await server.broker.users.quit_device("bad", -1)
+        await bad.wait_closed()
+        await ann.send("bob", b"others are served")
+        assert [(await bob.receive()).payload for _ in range(1 + (occasion == "in a group"))][
+            -1
+        ] == b"others are served"
+        assert server.broker.metrics.values()["gateway_crashes_total"] == 1
+        logged = capsys.readouterr().out
+        assert logged.count("connection crashed") == 1
+        assert f"connection_id={session.connection_id}" in logged.partition("connection crashed")[2].partition("\n")[0]
 
 
 async def test_a_slow_reader_that_reads_again_in_time_loses_nothing(tmp_path: Path) -> None:

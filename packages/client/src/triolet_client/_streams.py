@@ -21,7 +21,13 @@ from triolet_client._errors import NoApi
 from triolet_client._model import Channel, Event, Lane
 
 MAIN = "main"
-DELTA, CLOSE, CANCEL, FINISH = "stream.delta", "stream.close", "stream.cancel", "stream.finish"
+DELTA, SNAPSHOT, CLOSE, CANCEL, FINISH = (
+    "stream.delta",
+    "stream.snapshot",
+    "stream.close",
+    "stream.cancel",
+    "stream.finish",
+)
 _ENDS = {CLOSE: "closed", "stream.error": "error", CANCEL: "cancelled", FINISH: "closed"}
 CANCEL_TIMEOUT_S = 2.0
 """Longest wait of a writer that gives up for the server to know it."""
@@ -229,6 +235,9 @@ class StreamReader:
             snapshot = given.get("snapshot")
             whole = snapshot.get("text") if isinstance(snapshot, dict) else None
             self._state = StreamState(whole if isinstance(whole, str) else text, _ENDS[kind], snapshot)
+        elif kind == SNAPSHOT:
+            whole = given.get("text")
+            self._state = StreamState(whole if isinstance(whole, str) else text, snapshot=payload)
         elif kind == DELTA:
             self._state = StreamState(text, snapshot=payload)
 

@@ -126,6 +126,15 @@ class Messages:
         if batch.error is not None:
             raise batch.error
 
+    async def judge(self, sender: Device, draft: Draft) -> tuple[ChannelKey, int]:
+        """Decide whether a draft would be accepted, without sending it; a plugin may replace its payload.
+
+        Returns:
+            (its channel, SUCCESS or the reason to refuse it).
+        """
+        judged = await self._judge(sender, draft, {})
+        return judged.channel, judged.reason
+
     def new_id(self) -> int:
         """Return a message id for a refusal that never reaches the store."""
         return self._store.ids.block(1)[0]

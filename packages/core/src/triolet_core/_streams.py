@@ -7,6 +7,7 @@ that a reader who joins midway, or after a restart, gets what he missed. `_strea
 Source: http-api.md, sections 6.8 and 6.9; semantics.md, section 7.2.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from triolet_core._presence import Presence
 from triolet_core._stream_events import (
     CLOSE,
     DELTA,
+    MAIN_KEY,
     PRIVATE,
     PUBLIC,
     SNAPSHOT,
@@ -36,12 +38,13 @@ from triolet_core._stream_events import (
 from triolet_core.config import StreamConfig
 from triolet_core.errors import BackendError, ChannelMismatch, StreamLimit, TrioletError
 from triolet_core.model import STREAMED, ChannelKey, Event, Message, peer_of, slot_of
+from triolet_core.session import Session
 from triolet_core.store import Store
 from triolet_core.store._records import LaneRecord
 from triolet_core.store._tables import PutRows
 
-TIMED_OUT = 2
-"""End reason of a lane whose writer fell silent."""
+TIMED_OUT, WRITER_GONE = 2, 3
+"""End reasons of a lane whose writer fell silent, and of one whose writer lost its connection."""
 DEFAULT_PAGE, MAX_PAGE = 200, 2_000
 _SLICE = 1_000
 """Sessions told between two checkpoints."""
@@ -65,6 +68,10 @@ class Streams:
         self._clock_s = clock_s
         self._known: cachetools.LRUCache[str, ChannelKey] = cachetools.LRUCache(config.max_streams)
         self._open = dict.fromkeys(store.read(open_streams), clock_s())
+        self._telling: dict[tuple[ChannelKey, str], int] = {}
+        """Changes of a stream that are being stored or told."""
+        self._late: dict[tuple[ChannelKey, str], list[Session]] = {}
+        """Sessions that are shown a stream as soon as nothing of it is being told."""
         for channel, client_msg_no in self._open:
             self.remember(channel, client_msg_no)
         self._log = structlog.get_logger("streams")
@@ -77,6 +84,11 @@ class Streams:
         """Return the channel that a stream was begun in, if that is remembered."""
         return self._known.get(client_msg_no)
 
+    @property
+    def open_count(self) -> int:
+        """Streams that are open."""
+        return len(self._open)
+
     def has_open(self, channel: ChannelKey) -> bool:
         """Whether a stream is open in a channel."""
         return any(each == channel for each, _ in self._open)
@@ -85,8 +97,8 @@ class Streams:
         """Store an event and tell the online members of its channel; see `add_all`."""
         return (await self.add_all((draft,)))[0]
 
-    async def add_all(self, drafts: Sequence[EventDraft]) -> list[EventReceipt]:
-        """Store events of one stream, all or none, and tell the online members of its channel.
+    async def add_all(self, drafts: Sequence[EventDraft], exclude: Session | None = None) -> list[EventReceipt]:
+        """Store events of one stream, all or none, and tell the online members of its channel but for `exclude`.
 
         If the caller is cancelled meanwhile, the events may be stored and nobody told; readers find them.
 
@@ -103,9 +115,24 @@ class Streams:
         opens = at not in self._open and any(draft.event_type in (DELTA, SNAPSHOT) for draft in drafts)
         if opens and len(self._open) >= self._config.max_streams:
             raise StreamLimit("streamCache.maxStreams", self._config.max_streams)
-        return await self._add(at, drafts)
+        return await self._add(at, drafts, exclude)
 
-    async def _add(self, at: tuple[ChannelKey, str], drafts: Sequence[EventDraft]) -> list[EventReceipt]:
+    async def _add(
+        self, at: tuple[ChannelKey, str], drafts: Sequence[EventDraft], exclude: Session | None = None
+    ) -> list[EventReceipt]:
+        self._telling[at] = self._telling.get(at, 0) + 1
+        try:
+            return await self._store_and_tell(at, drafts, exclude)
+        finally:
+            self._telling[at] -= 1
+            if not self._telling[at]:
+                del self._telling[at]
+                for session in self._late.pop(at, ()):
+                    self._show(at, session)
+
+    async def _store_and_tell(
+        self, at: tuple[ChannelKey, str], drafts: Sequence[EventDraft], exclude: Session | None
+    ) -> list[EventReceipt]:
         now = int(self._clock_s() * 1000)
         drafts = [draft if draft.occurred_at else attrs.evolve(draft, occurred_at=now) for draft in drafts]
         works = [Addition(draft, self._config) for draft in drafts]
@@ -119,10 +146,10 @@ class Streams:
         receipts = await self._store.writer.change(lambda sealer: [work.run(sealer) for work in works], after=after)
         for draft, work, receipt in zip(drafts, works, receipts, strict=True):
             if receipt.is_new:
-                await self._tell(attrs.evolve(draft, visibility=work.visibility), receipt, work.shown)
+                await self._tell(attrs.evolve(draft, visibility=work.visibility), receipt, work.shown, exclude)
         return receipts
 
-    async def _tell(self, draft: EventDraft, receipt: EventReceipt, payload: Any) -> None:
+    async def _tell(self, draft: EventDraft, receipt: EventReceipt, payload: Any, exclude: Session | None) -> None:
         channel = draft.channel
         try:
             is_private = draft.visibility == PRIVATE
@@ -136,9 +163,64 @@ class Streams:
             event = events.get(peer) or events.setdefault(peer, _event(draft, receipt, payload, peer))
             for session in tuple(self._presence.sessions(uid)):
                 told += 1
-                session.push_event(event)
+                if session is not exclude:
+                    session.push_event(event)
                 if not told % _SLICE:
                     await trio.lowlevel.checkpoint()
+
+    # --- those who come later
+
+    async def catch_up(self, session: Session) -> None:
+        """Show a session that has come online what the open streams of its channels have collected.
+
+        It gets a `stream.snapshot` per open lane. What it was told of that lane before is in it, what comes later is
+        not, so a reader replaces what it has and goes on from there.
+        """
+        uid = session.device.uid
+        is_reader: dict[ChannelKey, bool] = {}
+        for number, at in enumerate(tuple(self._open), 1):
+            if at[0] not in is_reader:
+                is_reader[at[0]] = await self._is_reader(at[0], uid)
+            if is_reader[at[0]] and at in self._telling:
+                self._late.setdefault(at, []).append(session)
+            elif is_reader[at[0]]:
+                self._show(at, session)
+            if not number % _SLICE:
+                await trio.lowlevel.checkpoint()
+
+    async def _is_reader(self, channel: ChannelKey, uid: str) -> bool:
+        try:
+            return uid in await self._channels.recipients(channel)
+        except BackendError:
+            return False  # logged by the hook; the stream is found by whoever reads
+
+    def _show(self, at: tuple[ChannelKey, str], session: Session) -> None:
+        found = self.state(*at)
+        if found is None:
+            return
+        uid = session.device.uid
+        for lane in found.lanes:
+            if lane.status != "open" or (lane.visibility == PRIVATE and uid != found.stream.from_uid):
+                continue
+            draft = EventDraft(
+                channel=at[0],
+                client_msg_no=at[1],
+                event_id=lane.event_id,
+                event_type=SNAPSHOT,
+                visibility=lane.visibility,
+                occurred_at=lane.occurred_at,
+            )
+            receipt = EventReceipt(
+                client_msg_no=at[1],
+                event_key=lane.key,
+                event_id=lane.event_id,
+                event_seq=lane.last_event_seq,
+                status=lane.status,
+                from_uid=found.stream.from_uid,
+                message_id=found.stream.message_id,
+                is_new=False,
+            )
+            session.push_event(_event(draft, receipt, json.loads(lane.snapshot), peer_of(at[0], uid)))
 
     # --- reading
 
@@ -203,20 +285,36 @@ class Streams:
 
     async def _end(self, channel: ChannelKey, client_msg_no: str) -> None:
         found = self.state(channel, client_msg_no)
-        lanes = [lane for lane in found.lanes if lane.status == "open"] if found is not None else []
+        lanes = [lane.key for lane in found.lanes if lane.status == "open"] if found is not None else []
         self._log.info("stream ended", reason="its writer is silent", lanes=len(lanes))
-        for lane in lanes:
+        await self._close(channel, client_msg_no, lanes, TIMED_OUT)
+        if not lanes:
+            await self._forget(channel, client_msg_no)
+
+    async def abandon(self, channel: ChannelKey, client_msg_no: str) -> None:
+        """Close what is open of a stream whose writer is gone, its main lane also if nothing was said in it yet.
+
+        Raises:
+            StoreError, Overloaded: It could not be stored.
+        """
+        found = self.state(channel, client_msg_no)
+        if found is None or found.stream.is_finished:
+            return
+        lanes = [lane.key for lane in found.lanes if lane.status == "open"] if found.lanes else [MAIN_KEY]
+        self._log.info("stream ended", reason="its writer is gone", lanes=len(lanes))
+        await self._close(channel, client_msg_no, lanes, WRITER_GONE)
+
+    async def _close(self, channel: ChannelKey, client_msg_no: str, lanes: Sequence[str], reason: int) -> None:
+        for key in lanes:
             draft = EventDraft(
                 channel=channel,
                 client_msg_no=client_msg_no,
-                event_id=f"{client_msg_no}:{lane.key}:timeout",
+                event_id=f"{client_msg_no}:{key}:{'timeout' if reason == TIMED_OUT else 'gone'}",
                 event_type=CLOSE,
-                event_key=lane.key,
-                payload={"end_reason": TIMED_OUT},
+                event_key=key,
+                payload={"end_reason": reason},
             )
             await self._add((channel, client_msg_no), [draft])
-        if not lanes:
-            await self._forget(channel, client_msg_no)
 
     async def _forget(self, channel: ChannelKey, client_msg_no: str) -> None:
         """Drop the note that a stream is open whose message, and with it all else, was deleted."""

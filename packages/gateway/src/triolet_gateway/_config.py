@@ -29,6 +29,10 @@ class GatewayConfig:
         Bytes(1 << 20), gt=0, doc="bytes that may wait for a client that does not read; beyond, it is closed"
     )
     subscriptions: int = setting(1000, gt=0, doc="most channels that one connection may subscribe to")
+    streams: int = setting(64, gt=0, doc="most streams that one connection may be writing")
+    stream_grace: Seconds = setting(
+        Seconds(5), ge=0, doc="a stream whose writer lost its connection, and is not back by then, is closed"
+    )
     in_flight: int = setting(1024, gt=0, doc="messages of one connection that may wait for their SENDACK")
     in_flight_bytes: Bytes = setting(Bytes(4 << 20), gt=0, doc="their bytes; beyond, nothing more is read")
     in_flight_bytes_total: Bytes = setting(Bytes(64 << 20), gt=0, doc="those of all connections together")

@@ -3,18 +3,20 @@
 import math
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from triolet_core import Broker, ReasonCode
+from triolet_core import Broker, Message, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
+from triolet_gateway._streams import StreamWriters
+from triolet_gateway._unacked import Entry, entries_of
 from triolet_protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Gateway:
         self.admission = Admission(context.config, context.broker)
         rates = Rates(self.config)
         self.rates = rates if rates.are_on else None
+        self.streams = StreamWriters(self, context.broker)
         self.in_flight_bytes = 0
         """Payloads that wait for their SENDACK."""
         self.room = trio.lowlevel.ParkingLot()
@@ -152,6 +155,10 @@ class Gateway:
         else:
             self.watch(session)
 
+    def entries(self, messages: Sequence[Message]) -> dict[int, Entry]:
+        """Return what of messages that go out now has to be repeated until it is acknowledged."""
+        return entries_of(messages, trio.current_time() + self.config.retry_interval, self.config.retry_max_count)
+
     async def retry_forever(self) -> None:
         """Repeat deliveries that were not acknowledged."""
         while True:
@@ -172,6 +179,7 @@ class Gateway:
             "open_sockets": self.admission.count,
             "in_flight_bytes": self.in_flight_bytes,
             "rate_limited_total": 0 if self.rates is None else self.rates.refused,
+            "written_streams": self.streams.count,
             "unacked_sessions": len(self.retrying),
             "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
         }

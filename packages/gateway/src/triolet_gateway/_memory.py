@@ -45,7 +45,8 @@ async def serve(gateway: Gateway, stream: trio.abc.Stream) -> None:
         gateway.log.debug("connection lost")
     except* Exception:
         gateway.counters.crashes_total += 1
-        gateway.log.exception("connection crashed")
+        number = None if session is None else session.connection_id
+        gateway.log.exception("connection crashed", connection_id=number)
     finally:
         if session is not None:
             session.close()

@@ -13,11 +13,12 @@ from triolet_core.session import ConnectionStatistics
 from triolet_gateway._admission import Peer
 from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._guard import guarded
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic, statistics_of
-from triolet_gateway._unacked import Entry, Unacked, entries_of
+from triolet_gateway._unacked import Entry, Unacked
 
 CLOSE_AFTER_ANSWER_S = 1.0
 """What a refused client has to read its answer."""
@@ -28,6 +29,7 @@ _NOBODY = Device(uid="")
 _SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
 
+@guarded("acknowledge", "expire", "kick", "push", "push_event", "retry", "_deliver")
 class ClientSession(Traffic):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
@@ -86,6 +88,7 @@ class ClientSession(Traffic):
         gateway.unwatch(self)
         gateway.retrying.discard(self)
         gateway.broker.presence.unregister(self)
+        gateway.streams.leave(self)
         if self._subscriptions is not None:
             self._subscriptions.leave_all()
         if self._room is not None:
@@ -96,16 +99,19 @@ class ClientSession(Traffic):
         """When this session ends if nothing happens, on Trio's clock."""
         if self.close_at:
             return self.close_at
-        config = self.gateway.config
         if self.connection.state is wire.State.READY:
-            return self.last_activity + config.conn_idle_time
-        return self.started_at + config.login_timeout
+            return self.last_activity + self.gateway.config.conn_idle_time
+        return self.started_at + self.gateway.config.login_timeout
 
     def expire(self) -> None:
         """The deadline has passed."""
         if not self.close_at:
             self.gateway.counters.idle_closed_total += 1
             self.gateway.log.debug("connection closed", reason="silent", connection_id=self.connection_id)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End the connection now, without a word."""
         self._closing = True
         self.outbox.abort()
 
@@ -115,8 +121,7 @@ class ClientSession(Traffic):
             return
         self._closing = True
         if notify:
-            code = ReasonCode.UNKNOWN if self.connection.family is wire.Family.LIMAO else reason
-            self._write(wire.Disconnect(int(code), text))
+            self.write(wire.Disconnect(0 if self.connection.family is wire.Family.LIMAO else int(reason), text))
         self.gateway.retrying.discard(self)
         self.close_at = trio.current_time() + grace_s
         self.gateway.watch(self)
@@ -200,8 +205,10 @@ class ClientSession(Traffic):
             await self._on_recvacks(batch)
         for event in batch.events:
             await self._on_rare(event)
-        if batch.sends:
-            await self._submit(batch)
+        if batch.streams or batch.stream_events:
+            await self.gateway.streams.submit(self, batch)
+        elif batch.sends:
+            await self.submit(list(starmap(Draft, batch.sends)), batch.marks)
 
     async def _on_rare(self, event: wire.Event) -> None:
         match event:
@@ -232,11 +239,12 @@ class ClientSession(Traffic):
         self.device = login.device
         gateway.broker.presence.register(self)  # those it displaces are told first
         self._send([login.answer])
+        gateway.streams.greet(self)
         gateway.watch(self)
 
-    async def _submit(self, batch: wire.Batch) -> None:
+    async def submit(self, drafts: list[Draft], marks: Sequence[wire.Mark]) -> None:
+        """Queue messages for the next commit; returns once more may come."""
         gateway = self.gateway
-        drafts, marks = list(starmap(Draft, batch.sends)), batch.marks
         size = sum([len(draft.payload) for draft in drafts])
         if gateway.rates is not None:
             await gateway.rates.apply(self.connection_id, self.device.uid, drafts)
@@ -247,8 +255,9 @@ class ClientSession(Traffic):
         self._hold(size)
 
         def done(receipts: list[Receipt]) -> None:
+            self._in_flight -= len(marks)
             self._hold(-size)
-            self._acknowledge(marks, receipts)
+            self.acknowledge(marks, receipts)
 
         try:
             await gateway.broker.messages.submit(self.device, drafts, done, self)
@@ -275,8 +284,8 @@ class ClientSession(Traffic):
         config = self.gateway.config
         return self._in_flight >= config.in_flight or self._in_flight_bytes >= config.in_flight_bytes
 
-    def _acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
-        self._in_flight -= len(marks)
+    def acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
+        """Answer messages."""
         self.gateway.counters.sendacks_total += len(marks)
         frames = self.connection.encode_sendacks(marks, receipts, apart=self.one_packet_per_write)
         self._send(frames, packets=len(marks))
@@ -294,9 +303,8 @@ class ClientSession(Traffic):
 
     def _on_sub(self, sub: wire.Sub) -> None:
         if self._subscriptions is None:
-            gateway = self.gateway
-            self._subscriptions = Subscriptions(gateway.broker, self.device.uid, gateway.config.subscriptions)
-        self._write(self._subscriptions.on_sub(sub))
+            self._subscriptions = Subscriptions(self.gateway.broker, self.device.uid, self.gateway.config.subscriptions)
+        self.write(self._subscriptions.on_sub(sub))
 
     # --- out
 
@@ -306,7 +314,7 @@ class ClientSession(Traffic):
             return False
         recvs = [self._recv(message) for message in messages]
         frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
-        return self._deliver(frames, len(messages), bytes_of(messages), _entries(self.gateway, messages))
+        return self._deliver(frames, len(messages), bytes_of(messages), self.gateway.entries(messages))
 
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
@@ -338,10 +346,8 @@ class ClientSession(Traffic):
 
     def push_event(self, event: Event) -> bool:
         """Send an event to a client that can read it."""
-        if self._closing:
-            return False
-        if not self.connection.has_events:
-            return True
+        if self._closing or not self.connection.has_events:
+            return not self._closing
         frame = frame_of(event, self.connection, self.gateway.config.max_frame_size)
         if frame is None:
             self.gateway.log.warning("event dropped", connection_id=self.connection_id, type=event.type[:64])
@@ -358,9 +364,8 @@ class ClientSession(Traffic):
 
     def retry(self, now: float) -> None:
         """Repeat what is due, byte for byte."""
-        unacked = self._unacked
-        due = unacked.take_due(now, self.gateway.config.retry_interval) if unacked else ()
-        if not unacked:
+        due = self._unacked.take_due(now, self.gateway.config.retry_interval) if self._unacked else ()
+        if not self._unacked:
             self.gateway.retrying.discard(self)
         if due:
             self.gateway.counters.repeats_total += len(due)
@@ -368,7 +373,8 @@ class ClientSession(Traffic):
             frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
             self._send(frames, packets=len(due))
 
-    def _write(self, frame: wire.Frame) -> None:
+    def write(self, frame: wire.Frame) -> None:
+        """Send one frame."""
         self._send([self.connection.send(frame)])
 
     def _send(self, frames: Sequence[bytes], *, packets: int = 0) -> bool:
@@ -392,11 +398,6 @@ def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) 
     first = sessions[0]
     recvs = [first._recv(message) for message in messages]
     encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
-    entries, count, size = _entries(first.gateway, messages), len(messages), bytes_of(messages)
+    entries, count, size = first.gateway.entries(messages), len(messages), bytes_of(messages)
     pairs = zip(sessions, encoded, strict=True)
     return sum([session._deliver(frames, count, size, entries) for session, frames in pairs])
-
-
-def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
-    config = gateway.config
-    return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)

@@ -27,8 +27,10 @@ from triolet_protocol._events import RecvAckReceived as RecvAckReceived
 from triolet_protocol._events import RecvReceived as RecvReceived
 from triolet_protocol._events import SendAckReceived as SendAckReceived
 from triolet_protocol._events import SendReceived as SendReceived
+from triolet_protocol._events import StreamSend as StreamSend
 from triolet_protocol._events import SubAckReceived as SubAckReceived
 from triolet_protocol._events import SubReceived as SubReceived
+from triolet_protocol._frames import STREAM_ACK as STREAM_ACK
 from triolet_protocol._frames import ConnAck as ConnAck
 from triolet_protocol._frames import Connect as Connect
 from triolet_protocol._frames import Disconnect as Disconnect

@@ -18,7 +18,11 @@ MAX_FRAME = 1 << 20
 FIRST_WITH_EVENTS = 5
 _PING = bytes((frames.PING << 4,))
 _PONG = bytes((frames.PONG << 4,))
-_STREAM_BIT = {StreamLayout.NEW: SETTING_STREAM, StreamLayout.OLD: SETTING_STREAM_V1}
+_STREAM_BIT = {
+    StreamLayout.NEW: SETTING_STREAM,
+    StreamLayout.OLD: SETTING_STREAM_V1,
+    StreamLayout.EITHER: SETTING_STREAM | SETTING_STREAM_V1,
+}
 
 
 def encode(
@@ -102,7 +106,12 @@ def frame_bounds(buffer: bytes | bytearray, offset: int, max_frame: int) -> tupl
 
 
 def _has_stream(version: int, setting: int, streams: StreamLayout) -> bool:
-    return 2 <= version < 5 and bool(setting & _STREAM_BIT[streams])
+    return names_streams(version) and bool(setting & _STREAM_BIT[streams])
+
+
+def names_streams(version: int) -> bool:
+    """Whether a SEND of this version has a field for the number of a stream (wire-protocol.md, section 3.3)."""
+    return 2 <= version < 5
 
 
 # --- writing

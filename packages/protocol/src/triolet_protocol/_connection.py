@@ -27,8 +27,9 @@ from triolet_protocol._events import (
     SendReceived,
     SubAckReceived,
     SubReceived,
+    is_stream_event,
 )
-from triolet_protocol._frames import LATEST_VERSION, Family, Frame
+from triolet_protocol._frames import LATEST_VERSION, Family, Frame, StreamLayout
 from triolet_protocol._numbers import NO_PERSIST, RED_DOT, SYNC_ONCE, ReasonCode
 from triolet_protocol._state import Limits, Role, State
 
@@ -67,6 +68,11 @@ class Connection:
     def is_encrypted(self) -> bool:
         """Whether payloads are."""
         return self._peer.is_encrypted
+
+    @property
+    def names_streams(self) -> bool:
+        """Whether a SEND of the peer has a field for the number of its stream."""
+        return self.family is Family.WUKONG and _codec.names_streams(self.version)
 
     @property
     def has_events(self) -> bool:
@@ -190,7 +196,8 @@ class Connection:
         return ConnectReceived(connect), end
 
     def _on_send(self, buffer: bytes, offset: int, start: int, end: int) -> SendReceived:
-        decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
+        most = self._limits.max_frame_size
+        decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=most, streams=StreamLayout.EITHER)
         if decoded is None or not isinstance(decoded[0], _frames.Send):
             raise RemoteProtocolError(ReasonCode.UNKNOWN, "a SEND cannot be read")
         send = decoded[0]
@@ -213,7 +220,9 @@ class Connection:
             case _frames.Disconnect():
                 return DisconnectReceived(frame)
             case _frames.EventFrame():
-                raise RemoteProtocolError(ReasonCode.UNKNOWN, "an EVENT does not come from clients")
+                if self.has_events and is_stream_event(frame.type):
+                    return EventReceived(frame)
+                raise RemoteProtocolError(ReasonCode.UNKNOWN, "of events, clients send those of streams only")
             case _:
                 return None  # a second CONNECT and the server's packets are ignored, as the reference does
 
@@ -352,12 +361,12 @@ class Connection:
         setting: int = 0,
         expire: int = 0,
         topic: str = "",
+        stream_no: str = "",
     ) -> bytes:
         """Return a SEND, encrypted and signed."""
-        frame = _frames.Send(
-            setting, client_seq, client_msg_no, channel_id, channel_type, expire, "", topic, payload, flags
-        )
-        return _codec.encode(_seals.seal_send(frame, self._peer), self.version, self.family)
+        fields = (setting, client_seq, client_msg_no, channel_id, channel_type, expire, "", topic, payload, flags)
+        frame = _seals.seal_send(_frames.Send(*fields, stream_no), self._peer)
+        return _codec.encode(frame, self.version, self.family, StreamLayout.EITHER)
 
     def recv_ack(self, recv: _frames.Recv) -> bytes:
         """Return the RECVACK of a RECV, with its flags."""

@@ -1,10 +1,18 @@
 """What a connection tells: one record per thing that the peer did."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from triolet_protocol import _frames
 from triolet_protocol._hot import Mark, Read, SendFields
-from triolet_protocol._numbers import NO_PERSIST
+from triolet_protocol._numbers import NO_PERSIST, SETTING_STREAM, SETTING_STREAM_V1
+
+_STREAM_BITS = SETTING_STREAM | SETTING_STREAM_V1
+
+
+def is_stream_event(kind: str) -> bool:
+    """Whether an EVENT of this type belongs to a stream; of others there are none from clients."""
+    return kind[:7].lower() == "stream."
 
 
 @dataclass(slots=True)
@@ -121,6 +129,14 @@ Event = (
 )
 
 
+class StreamSend(NamedTuple):
+    """What a SEND with a stream bit says besides."""
+
+    stream_no: str
+    """Empty where the layout has no such field."""
+    ends: bool
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """What one read brought, by kind; within a kind in order."""
@@ -134,10 +150,14 @@ class Batch:
     pings: int = 0
     events: list[Event] = field(default_factory=list)
     """Everything else."""
+    streams: dict[int, StreamSend] = field(default_factory=dict)
+    """Those of `sends` that have a stream bit, by their place."""
+    stream_events: list[tuple[int, _frames.EventFrame]] = field(default_factory=list)
+    """EVENTs, and how many SENDs came before each."""
 
     def __len__(self) -> int:
         """Return how many packets came."""
-        return len(self.sends) + self.recvacks + self.pings + len(self.events)
+        return len(self.sends) + self.recvacks + self.pings + len(self.events) + len(self.stream_events)
 
     def extend(self, found: Read) -> None:
         """Add what the hot path has read."""
@@ -152,6 +172,8 @@ class Batch:
         """Sort one event in."""
         match event:
             case SendReceived(send=send, refusal=refusal):
+                if send.setting & _STREAM_BITS:
+                    self.streams[len(self.sends)] = StreamSend(send.stream_no, send.ends_stream)
                 self.sends.append(
                     (
                         send.channel_id,
@@ -172,5 +194,7 @@ class Batch:
                     self.acked.append(recvack.message_id)
             case PingReceived():
                 self.pings += 1
+            case EventReceived(event=frame):
+                self.stream_events.append((len(self.sends), frame))
             case _:
                 self.events.append(event)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 CONNECT, CONNACK, SEND, SENDACK, RECV, RECVACK, PING, PONG = 1, 2, 3, 4, 5, 6, 7, 8
 DISCONNECT, SUB, SUBACK, EVENT = 9, 10, 11, 12
 
+STREAM_ACK = "stream.ack"
+"""Type of the EVENT that answers a client's; JSON-RPC has it as the result of `event`."""
 LATEST_VERSION = 5
 """Newest version that is negotiated. Version 6 is known to the codec only."""
 
@@ -22,6 +24,8 @@ class StreamLayout(enum.Enum):
 
     NEW = "1.2.3"
     OLD = "1.0"
+    EITHER = "either"
+    """For SENDs, where the two differ in the bit only: whichever is set."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,8 @@ class Send:
     payload: bytes = field(repr=False)
     flags: int = 0
     stream_no: str = ""
+    ends_stream: bool = False
+    """Header bit `end`, which only JSON-RPC has."""
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from triolet_protocol._numbers import (
 )
 
 INVALID_PARAMS = -32602
+_END = {"end": 1}
 _FLAGS = {"noPersist": NO_PERSIST, "redDot": RED_DOT, "syncOnce": SYNC_ONCE, "dup": DUP}
 _SETTINGS = {
     "receipt": SETTING_RECEIPT,
@@ -150,7 +151,14 @@ def read_send(params: Members, client_seq: int) -> frames.Send:
         payload=params.payload("payload"),
         flags=params.bits("header", _FLAGS),
         stream_no=params.text("streamNo"),
+        ends_stream=bool(params.bits("header", _END)),
     )
+
+
+def read_event(params: Members) -> frames.EventFrame:
+    """Read the params of `event`; its data is JSON text, or an object."""
+    data = params.json_or_text("data").encode()
+    return frames.EventFrame(params.text("id"), params.text("type"), params.number("timestamp"), data)
 
 
 def read_recvack(params: Members) -> frames.RecvAck:
@@ -254,6 +262,12 @@ def event(frame: frames.EventFrame) -> dict[str, object]:
     """Return the params of `event`."""
     data = frame.data.decode(errors="replace")
     return {"id": clean(frame.id), "type": clean(frame.type), "timestamp": frame.timestamp, "data": data}
+
+
+def event_ack(frame: frames.EventFrame) -> dict[str, object]:
+    """Return the result of `event`: the data of the event that acknowledges it."""
+    result: dict[str, object] = json.loads(frame.data)
+    return result
 
 
 def disconnect(frame: frames.Disconnect) -> dict[str, object]:

@@ -11,7 +11,6 @@ and what is no JSON ends the connection: nobody knows where the next request beg
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -24,14 +23,17 @@ from triolet_protocol._events import (
     ConnectReceived,
     DisconnectReceived,
     Event,
+    EventReceived,
     PingReceived,
     RecvAckReceived,
     SendReceived,
     SubReceived,
+    is_stream_event,
 )
 from triolet_protocol._frames import LATEST_VERSION, Family, Frame
 from triolet_protocol._hot import RECV_OVERHEAD, Mark, Receipt, RecvFields
 from triolet_protocol._jsonframes import INVALID_PARAMS, Members
+from triolet_protocol._jsonrequests import Request, Requests, oldest
 from triolet_protocol._jsontext import PARSE_ERROR, Splitter, begins_json, dump, parse
 from triolet_protocol._numbers import ReasonCode
 from triolet_protocol._state import Limits, State
@@ -41,26 +43,9 @@ METHOD_NOT_FOUND = -32601
 EVENTS_AT_ONCE = 256
 """Most requests that one call of `events` takes: their answers are written before the next are read."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_REQUESTS = frozenset({"connect", "send", "ping", "subscribe", "unsubscribe", "recvack", "disconnect"})
+_REQUESTS = frozenset({"connect", "send", "ping", "subscribe", "unsubscribe", "recvack", "disconnect", "event"})
 _NOTIFICATIONS = frozenset({"recvack", "disconnect"})
 _NOTHING: dict[str, object] = {}
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Answers of one array."""
-
-    missing: int
-    answers: list[dict[str, object]] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """Whom an answer is for. An empty id is one that was given and is left out of the answer."""
-
-    id: str | None = None
-    batch: _Batch | None = None
-    method: str = ""
 
 
 class JsonConnection:
@@ -76,6 +61,7 @@ class JsonConnection:
         "_pings",
         "_sends",
         "_splitter",
+        "_stream_events",
         "_subs",
         "_texts",
         "is_stream",
@@ -85,6 +71,7 @@ class JsonConnection:
     family = Family.WUKONG
     is_encrypted = False
     has_events = True
+    names_streams = True
 
     def __init__(self, limits: Limits, make_number: Callable[[], str], *, is_stream: bool = False) -> None:
         """`make_number` returns a client_msg_no for a message that came without one."""
@@ -92,12 +79,13 @@ class JsonConnection:
         self._make_number = make_number
         self._splitter = Splitter(limits.max_frame_size, limits.max_json_depth)
         self._texts: deque[bytes] = deque()
-        self._items: deque[tuple[Any, _Batch | None]] = deque()
+        self._items: deque[tuple[Any, Requests | None]] = deque()
         self._error: RemoteProtocolError | None = None
-        self._connect = _Request()
-        self._pings: deque[_Request] = deque()
-        self._subs: deque[_Request] = deque()
-        self._sends: dict[int, _Request] = {}
+        self._connect = Request()
+        self._pings: deque[Request] = deque()
+        self._subs: deque[Request] = deque()
+        self._stream_events: deque[Request] = deque()
+        self._sends: dict[int, Request] = {}
         self._numbers = count(1)
         self.is_stream = is_stream
         self.state = State.IDLE
@@ -154,7 +142,7 @@ class JsonConnection:
         self._splitter.clear()
         return error
 
-    def _next_item(self) -> tuple[Any, _Batch | None] | None:
+    def _next_item(self) -> tuple[Any, Requests | None] | None:
         """Return the next value of an array or of the stream, with its batch; None if there is none."""
         while not self._items:
             try:
@@ -170,7 +158,7 @@ class JsonConnection:
         if not isinstance(value, list):
             self._items.append((value, None))
         elif 0 < len(value) <= self._limits.max_batch:
-            batch = _Batch(len(value))
+            batch = Requests(len(value))
             self._items.extend((item, batch) for item in value)
         else:
             wrong = RequestError(
@@ -209,7 +197,7 @@ class JsonConnection:
     def _lose_track(self, error: RequestError) -> None:
         """Drop the rest of a message; a stream ends here."""
         if self.is_stream:
-            raise self._fatal(error, _Request(id=""))
+            raise self._fatal(error, Request(id=""))
         self._splitter.clear()
 
     def _check_login(self, size: int) -> None:
@@ -222,10 +210,10 @@ class JsonConnection:
         is_json = begins_json(message) is not False or message.startswith(_BYTE_ORDER_MARK)
         if not is_json and not self.is_stream:
             error = RequestError(PARSE_ERROR, "neither an object nor an array")
-            raise self._fatal(error, _Request(id=""))
+            raise self._fatal(error, Request(id=""))
 
-    def _on_item(self, value: Any, batch: _Batch | None) -> list[Event]:
-        request = _Request(batch=batch)
+    def _on_item(self, value: Any, batch: Requests | None) -> list[Event]:
+        request = Request(batch=batch)
         try:
             if isinstance(value, RequestError):
                 raise value
@@ -237,13 +225,13 @@ class JsonConnection:
                 request.id = ""  # JSON-RPC answers these too, without an id
             return [AnswerReady(self._answer(request, jsonframes.error(exc.code, exc.detail)), exc.detail)]
 
-    def _fatal(self, error: RequestError, request: _Request) -> RemoteProtocolError:
+    def _fatal(self, error: RequestError, request: Request) -> RemoteProtocolError:
         """Return what ends the connection: answered if it is known to whom, and after a login in any case."""
         has_answer = bool(request.id) or self.state is not State.IDLE
         answer = self._answer(request, jsonframes.error(error.code, error.detail)) if has_answer else b""
         return RemoteProtocolError(ReasonCode.UNKNOWN, error.detail, answer)
 
-    def _on_message(self, value: Any, request: _Request) -> list[Event]:
+    def _on_message(self, value: Any, request: Request) -> list[Event]:
         if not isinstance(value, dict):
             raise RequestError(INVALID_REQUEST, "a request is no object")
         members = Members(value)
@@ -255,7 +243,7 @@ class JsonConnection:
             raise RequestError(INVALID_REQUEST, "the first request is no connect")
         return self._call(method, self._params(members, method), request)
 
-    def _read_envelope(self, members: Members, request: _Request) -> None:
+    def _read_envelope(self, members: Members, request: Request) -> None:
         try:
             if "id" in members:
                 if members.get("id") is None:
@@ -277,7 +265,7 @@ class JsonConnection:
             raise RequestError(INVALID_PARAMS, "params are no object")
         return Members(params or {}, "params.")
 
-    def _call(self, method: str, params: Members, request: _Request) -> list[Event]:
+    def _call(self, method: str, params: Members, request: Request) -> list[Event]:
         match method:
             case "connect":
                 return [self._on_connect(params, request)]
@@ -290,12 +278,14 @@ class JsonConnection:
                 return [RecvAckReceived(jsonframes.read_recvack(params)), *self._done(request)]
             case "disconnect":
                 return [*self._done(request), DisconnectReceived(jsonframes.read_disconnect(params))]
+            case "event":
+                return [self._on_event(params, request)]
             case _:
                 sub = jsonframes.read_sub(params, int(method == "unsubscribe"))
                 self._subs.append(request)
                 return [SubReceived(sub)]
 
-    def _on_connect(self, params: Members, request: _Request) -> ConnectReceived:
+    def _on_connect(self, params: Members, request: Request) -> ConnectReceived:
         if self.state is not State.IDLE:
             raise RequestError(INVALID_REQUEST, "connected already")
         frame = jsonframes.read_connect(params)
@@ -304,7 +294,7 @@ class JsonConnection:
         self.state = State.PENDING
         return ConnectReceived(frame)
 
-    def _on_send(self, params: Members, request: _Request) -> SendReceived:
+    def _on_send(self, params: Members, request: Request) -> SendReceived:
         send = jsonframes.read_send(params, next(self._numbers))
         send.client_msg_no = send.client_msg_no or self._make_number()
         refusal = 0
@@ -316,14 +306,21 @@ class JsonConnection:
         self._sends[send.client_seq] = request
         return SendReceived(send, refusal)
 
-    def _done(self, request: _Request) -> list[Event]:
+    def _on_event(self, params: Members, request: Request) -> EventReceived:
+        frame = jsonframes.read_event(params)
+        if not is_stream_event(frame.type):
+            raise RequestError(INVALID_PARAMS, "of events, clients send those of streams only")
+        self._stream_events.append(request)
+        return EventReceived(frame)
+
+    def _done(self, request: Request) -> list[Event]:
         """Return the answer of a request that has no result; a notification in a batch may complete that."""
         answer = self._answer(request, {"result": _NOTHING})
         return [AnswerReady(answer)] if answer else []
 
     # --- out
 
-    def _answer(self, request: _Request, body: dict[str, object]) -> bytes:
+    def _answer(self, request: Request, body: dict[str, object]) -> bytes:
         """Return the answer to a request, of its whole batch if this was the last, nothing if there is none yet."""
         answer: dict[str, object] | None = None
         if request.id is not None:
@@ -375,20 +372,16 @@ class JsonConnection:
         """
         match frame:
             case frames.Pong():
-                return self._answer(_oldest(self._pings), {"result": _NOTHING})
+                return self._answer(oldest(self._pings), {"result": _NOTHING})
             case frames.SubAck():
-                return self._answer(_oldest(self._subs), {"result": jsonframes.suback(frame)})
+                return self._answer(oldest(self._subs), {"result": jsonframes.suback(frame)})
             case frames.Recv():
                 return jsonframes.notification("recv", jsonframes.recv(frame))
+            case frames.EventFrame(type=frames.STREAM_ACK):
+                return self._answer(oldest(self._stream_events), {"result": jsonframes.event_ack(frame)})
             case frames.EventFrame():
                 return jsonframes.notification("event", jsonframes.event(frame))
             case frames.Disconnect():
                 return jsonframes.notification("disconnect", jsonframes.disconnect(frame))
             case _:
                 raise LocalProtocolError(f"JSON-RPC has no {type(frame).__name__} of a server")
-
-
-def _oldest(requests: deque[_Request]) -> _Request:
-    if not requests:
-        raise LocalProtocolError("no request waits for this answer")
-    return requests.popleft()
