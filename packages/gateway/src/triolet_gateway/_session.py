@@ -205,7 +205,7 @@ class ClientSession(Traffic):
             case wire.ConnectReceived():
                 await self._login(event.connect)
             case wire.SubReceived():
-                self._on_sub(event.sub)
+                await self._on_sub(event.sub)
             case wire.AnswerReady():
                 self._answer(event)
             case wire.DisconnectReceived():
@@ -289,11 +289,10 @@ class ClientSession(Traffic):
             for message_id in commands:
                 await self.gateway.broker.commands.confirm(self.device.uid, message_id)
 
-    def _on_sub(self, sub: wire.Sub) -> None:
+    async def _on_sub(self, sub: wire.Sub) -> None:
         if self._subscriptions is None:
-            gateway = self.gateway
-            self._subscriptions = Subscriptions(gateway.broker, self.device.uid, gateway.config.subscriptions)
-        self._write(self._subscriptions.on_sub(sub))
+            self._subscriptions = Subscriptions(self.gateway.broker, self, self.gateway.config.subscriptions)
+        self._write(await self._subscriptions.on_sub(sub, has_events=self.connection.has_events))
 
     # --- out
 
