@@ -308,7 +308,11 @@ class PresenceSubscriptions:
 
 
 def _is_uid(uid: str) -> bool:
-    return bool(uid) and "\0" not in uid and len(uid.encode(errors="surrogatepass")) <= MAX_ID_BYTES
+    try:
+        size = len(uid.encode())
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can say
+        return False
+    return 0 < size <= MAX_ID_BYTES and "\0" not in uid
 
 
 def _step(end: float) -> int:
