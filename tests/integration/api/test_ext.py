@@ -1,16 +1,19 @@
 """Our additions below /ext/v1. http-api.md, section 11."""
 
 import base64
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 
 import triolet_protocol as wire
 from tests.integration.api.support import GROUP, HELLO, OK, api_in, stored
 from tests.wkclient import client
-from triolet_core import Device, ReasonCode
+from triolet_core import Device, ReasonCode, ServerConfig
+from triolet_core.config import PresenceConfig
 from triolet_core.testing import MemorySession
 
 
@@ -140,3 +143,74 @@ async def test_a_repeat_with_the_same_key_gets_the_first_answer(tmp_path: Path) 
         assert refused == (400, "payload不能为空！")
         await send("k3")
         assert await api.seqs("bob", 1) == [1, 2, 3]
+
+
+def _state(uid: str, *devices: dict[str, int]) -> dict[str, Any]:
+    return {"uid": uid, "online": int(any(each["online"] for each in devices)), "devices": list(devices)}
+
+
+def _device(flag: int, **more: int) -> dict[str, int]:
+    device = {"flag": flag, "level": 0, "online": 0, "connections": 0, "since": 0, "last_seen": 0, "logout": 0}
+    return {**device, **more}
+
+
+async def test_the_state_of_each_device(tmp_path: Path) -> None:
+    """POST /ext/v1/users/status."""
+    async with api_in(tmp_path, ext_on=True) as api:
+        presence = api.server.broker.presence
+        for flag, started_at in ((1, 20.5), (0, 30.0), (1, 10.5)):
+            device = Device(uid="ann", flag=flag, level=flag, device_id=str(started_at))
+            presence.register(MemorySession(device, started_at=started_at))
+        [app] = [each for each in presence.sessions("ann") if each.device.flag == 0]
+        presence.unregister(app, logout=True)
+        answer = await api.post("/ext/v1/users/status", {"uids": ["ann", "bob", "ann"]})
+        last_seen = answer["data"][0]["devices"][0]["last_seen"]
+        assert abs(last_seen - time.time()) < 30
+        devices = (
+            _device(0, last_seen=last_seen, logout=1),
+            _device(1, level=1, online=1, connections=1, since=10),
+        )
+        assert answer == {"status": 200, "data": [_state("ann", *devices), _state("bob")]}
+        assert await api.post("/ext/v1/users/status", {"uids": []}) == (400, "uids is missing")
+        many = {"uids": [str(number) for number in range(201)]}
+        assert await api.post("/ext/v1/users/status", many) == (400, "uids: 201 > 200 (presence.usersPerCall)")
+
+
+async def test_a_backend_subscribes_a_user(tmp_path: Path) -> None:
+    """POST /ext/v1/users/subscriptions, …/remove; GET /ext/v1/users/subscriptions."""
+    path = "/ext/v1/users/subscriptions"
+    async with api_in(tmp_path, ext_on=True) as api, client(api.server) as ann:
+        assert await ann.connect("ann") == ReasonCode.SUCCESS
+        body = {"uid": "ann", "targets": ["bob", "eve"], "ttl_s": 3600}
+        assert await api.post(path, body) == {"status": 200, "data": [_state("bob"), _state("eve")]}
+        event = (await ann.wait_for(wire.EventReceived)).event
+        assert event.type == "presence"
+        assert json.loads(event.data) == {"users": [_state("bob"), _state("eve")]}
+        listed = await api.get(f"{path}?uid=ann")
+        left = [row.pop("ttl_s") for row in listed["data"]]
+        assert listed == {"status": 200, "data": [{"uid": "bob"}, {"uid": "eve"}]}
+        assert all(3560 < each <= 3600 for each in left)
+        assert await api.post(f"{path}/remove", {"uid": "ann", "targets": ["bob"]}) == OK
+        assert [row["uid"] for row in (await api.get(f"{path}?uid=ann"))["data"]] == ["eve"]
+        assert await api.post(f"{path}/remove", {"uid": "ann"}) == OK
+        assert await api.get(f"{path}?uid=ann") == {"status": 200, "data": []}
+
+
+async def test_a_subscription_that_is_refused_says_why(tmp_path: Path) -> None:
+    core = attrs.evolve(ServerConfig(), presence=PresenceConfig(subscriptions=2, watchers=1, users_per_call=3))
+    path = "/ext/v1/users/subscriptions"
+    async with api_in(tmp_path, ext_on=True, core=core) as api:
+        assert await api.post(path, {"uid": "ann"}) == (400, "targets is missing")
+        assert await api.post(path, {"targets": ["bob"]}) == (400, "uid is missing")
+        four = {"uid": "ann", "targets": ["a", "b", "c", "d"]}
+        assert await api.post(path, four) == (400, "targets: 4 > 3 (presence.usersPerCall)")
+        three = {"uid": "ann", "targets": ["a", "b", "c"]}
+        too_many = (400, "too many subscriptions (presence.subscriptions, presence.totalSubscriptions)")
+        assert await api.post(path, three) == too_many
+        assert (await api.post(path, {"uid": "ann", "targets": ["a", "b"]}))["status"] == 200
+        full = (400, "1 watchers have: b (presence.watchers)")
+        assert await api.post(path, {"uid": "eve", "targets": ["c", "b"]}) == full
+        answer = await api.ask("POST", path, {"uid": "eve", "targets": ["b"]})
+        assert answer.json()["code"] == "too_many_watchers"
+        assert await api.get(f"{path}?uid=eve") == {"status": 200, "data": []}
+        assert await api.get(path) == (400, "uid is missing")

@@ -9,6 +9,10 @@ from triolet_core._broker import open_broker as open_broker
 from triolet_core._catalog import ChannelRow as ChannelRow
 from triolet_core._commands import Command as Command
 from triolet_core._commits import CommitLog as CommitLog
+from triolet_core._device_status import DeviceStatus as DeviceStatus
+from triolet_core._device_status import UserStatus as UserStatus
+from triolet_core._device_status import status_json as status_json
+from triolet_core._presence_subscriptions import WatchAnswer as WatchAnswer
 from triolet_core._queues import Append as Append
 from triolet_core._queues import DurableQueues as DurableQueues
 from triolet_core._queues import Edit as Edit

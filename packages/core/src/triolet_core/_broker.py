@@ -19,6 +19,7 @@ from triolet_core._delivery import Delivery, Lanes
 from triolet_core._messages import Messages
 from triolet_core._metrics import Metrics
 from triolet_core._presence import Presence
+from triolet_core._presence_subscriptions import PresenceSubscriptions
 from triolet_core._queues import DurableQueues
 from triolet_core._retention import Retention
 from triolet_core._revisions import Revisions
@@ -58,6 +59,7 @@ class Broker:
     compat: Compat
     hooks: Hooks
     presence: Presence
+    presence_subscriptions: PresenceSubscriptions
     channels: Channels
     users: Users
     messages: Messages
@@ -148,6 +150,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
             compat=compat,
             hooks=hooks,
             presence=presence,
+            presence_subscriptions=PresenceSubscriptions(presence, channels, hooks, config.presence, clock_s),
             channels=channels,
             users=Users(
                 store,
@@ -182,6 +185,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
             nursery.start_soon(lanes.run)
             nursery.start_soon(broker.retention.run)
             nursery.start_soon(broker.streams.run)
+            nursery.start_soon(broker.presence_subscriptions.run)
             try:
                 yield broker
                 await broker.flush()

@@ -1,6 +1,7 @@
 """Which sessions are online for a uid, and which of them a new one displaces."""
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import attrs
 
@@ -39,6 +40,14 @@ def kick_for(old: Device, new: Device, *, whatever_the_level: bool) -> Kick | No
     return Kick(notify=False) if old.device_id == new.device_id else None
 
 
+class Observer(Protocol):
+    """Whoever has to know at once that a session came or went."""
+
+    def __call__(self, session: Session, *, online: bool, logout: bool) -> None:
+        """Take note; the sessions are those after the change."""
+        ...
+
+
 class Presence:
     """The sessions of this node, by uid. A kicked session no longer counts, whatever its socket does."""
 
@@ -50,6 +59,11 @@ class Presence:
         self._changed = changed
         self._by_uid: dict[str, list[Session]] = {}
         self._count = 0
+        self._observers: list[Observer] = []
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of every change from now on, before anybody else; it must not wait nor raise."""
+        self._observers.append(observer)
 
     @property
     def count(self) -> int:
@@ -124,6 +138,8 @@ class Presence:
         self.unregister(session)
 
     def _publish(self, session: Session, *, online: bool, logout: bool = False) -> None:
+        for observer in self._observers:
+            observer(session, online=online, logout=logout)
         if not self._changed.has_subscribers:
             return
         device = session.device

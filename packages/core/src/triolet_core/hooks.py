@@ -54,6 +54,15 @@ class Verdict:
     payload: bytes | None = None
 
 
+@attrs.frozen(kw_only=True)
+class WatchRequest:
+    """A user wants to watch the presence of others. The answer to it names those whom it may watch."""
+
+    uid: str
+    targets: tuple[str, ...]
+    """Without the user itself."""
+
+
 @attrs.define(eq=False)
 class _Responder(Generic[Q, A]):
     name: str
@@ -192,6 +201,7 @@ class Hooks:
     """Every question and topic of one server."""
 
     authorize_send: Ask[SendRequest, Verdict] = attrs.Factory(lambda: Ask("authorize_send"))
+    authorize_watch: Ask[WatchRequest, Sequence[str]] = attrs.Factory(lambda: Ask("authorize_watch"))
     subscribers: Ask[ChannelKey, Sequence[str]] = attrs.Factory(lambda: Ask("subscribers"))
     denylist: Ask[ChannelKey, Sequence[str]] = attrs.Factory(lambda: Ask("denylist"))
     allowlist: Ask[ChannelKey, Sequence[str]] = attrs.Factory(lambda: Ask("allowlist"))

@@ -215,7 +215,7 @@ class ClientSession(Traffic):
             case wire.ConnectReceived():
                 await self._login(event.connect)
             case wire.SubReceived():
-                self._on_sub(event.sub)
+                await self._on_sub(event.sub)
             case wire.AnswerReady():
                 self._answer(event)
             case wire.DisconnectReceived():
@@ -301,10 +301,10 @@ class ClientSession(Traffic):
             for message_id in commands:
                 await self.gateway.broker.commands.confirm(self.device.uid, message_id)
 
-    def _on_sub(self, sub: wire.Sub) -> None:
+    async def _on_sub(self, sub: wire.Sub) -> None:
         if self._subscriptions is None:
-            self._subscriptions = Subscriptions(self.gateway.broker, self.device.uid, self.gateway.config.subscriptions)
-        self.write(self._subscriptions.on_sub(sub))
+            self._subscriptions = Subscriptions(self.gateway.broker, self, self.gateway.config.subscriptions)
+        self.write(await self._subscriptions.on_sub(sub, has_events=self.connection.has_events))
 
     # --- out
 

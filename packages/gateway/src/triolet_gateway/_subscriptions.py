@@ -3,6 +3,8 @@
 import triolet_protocol as wire
 from triolet_core import Broker, ReasonCode
 from triolet_core.model import MAX_ID_BYTES, ChannelKey, ChannelType
+from triolet_core.session import Session
+from triolet_gateway._watching import answer_watch, is_watch
 
 _TAKES_GUESTS = frozenset({ChannelType.DATA, ChannelType.INFO})
 
@@ -10,16 +12,21 @@ _TAKES_GUESTS = frozenset({ChannelType.DATA, ChannelType.INFO})
 class Subscriptions:
     """Temporary memberships of one connection; they end with it."""
 
-    __slots__ = ("_broker", "_keys", "_limit", "_uid")
+    __slots__ = ("_broker", "_keys", "_limit", "_session")
 
-    def __init__(self, broker: Broker, uid: str, limit: int) -> None:
+    def __init__(self, broker: Broker, session: Session, limit: int) -> None:
         self._broker = broker
-        self._uid = uid
+        self._session = session
         self._limit = limit
         self._keys: set[ChannelKey] = set()
 
-    def on_sub(self, sub: wire.Sub) -> wire.SubAck:
-        """Join or leave a data or info channel; the id may carry a query, which is cut off."""
+    async def on_sub(self, sub: wire.Sub, *, has_events: bool) -> wire.SubAck:
+        """Join or leave a data or info channel; the id may carry a query, which is cut off.
+
+        Data channels that are called `presence:…` are no channels: see `_watching`. Only those may be a checkpoint.
+        """
+        if is_watch(sub):
+            return await answer_watch(self._broker, self._session, sub, has_events=has_events)
         channel_id = sub.channel_id.partition("?")[0]
         key = ChannelKey(channel_id, sub.channel_type)
         reason = self._refusal(key, is_join=sub.action == 0)
@@ -41,12 +48,12 @@ class Subscriptions:
     def _join(self, key: ChannelKey) -> None:
         if key not in self._keys:
             self._keys.add(key)
-            self._broker.channels.add_temp_member(key, self._uid)
+            self._broker.channels.add_temp_member(key, self._session.device.uid)
 
     def _leave(self, key: ChannelKey) -> None:
         if key in self._keys:
             self._keys.remove(key)
-            self._broker.channels.remove_temp_member(key, self._uid)
+            self._broker.channels.remove_temp_member(key, self._session.device.uid)
 
     def leave_all(self) -> None:
         """End every membership."""

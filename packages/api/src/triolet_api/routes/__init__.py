@@ -18,6 +18,7 @@ from triolet_api.routes import (
     _manager,
     _monitor,
     _plugin,
+    _presence,
     _route,
     _send,
     _stream,
@@ -48,6 +49,7 @@ ROUTES: tuple[Route, ...] = tuple(
         _cluster_data,
         _docs,
         _ext,
+        _presence,
         _web,
     )
     for route in module.ROUTES

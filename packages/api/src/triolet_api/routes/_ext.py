@@ -315,11 +315,13 @@ def _once(handler: Handler) -> Handler:
     return repeated
 
 
-def _is_on(config: ApiConfig) -> bool:
+def is_on(config: ApiConfig) -> bool:
+    """Whether the settings want what is below /ext/v1."""
     return config.ext_on
 
 
-def _write(path: str, handler: Handler, body: type[Any], answer: Any) -> Route:
+def ext_write(path: str, handler: Handler, body: type[Any], answer: Any) -> Route:
+    """Return an endpoint below /ext/v1 that changes something."""
     return Route(
         method="POST",
         path=f"/ext/v1/{path}",
@@ -328,11 +330,12 @@ def _write(path: str, handler: Handler, body: type[Any], answer: Any) -> Route:
         answer=answer,
         action="w",
         resource="ext",
-        mounted=_is_on,
+        mounted=is_on,
     )
 
 
-def _read(path: str, handler: Handler, query: type[Any], answer: Any) -> Route:
+def ext_read(path: str, handler: Handler, query: type[Any], answer: Any) -> Route:
+    """Return an endpoint below /ext/v1 that only reads."""
     return Route(
         method="GET",
         path=f"/ext/v1/{path}",
@@ -340,26 +343,30 @@ def _read(path: str, handler: Handler, query: type[Any], answer: Any) -> Route:
         query=query,
         answer=answer,
         resource="ext",
-        mounted=_is_on,
+        mounted=is_on,
     )
 
 
 ROUTES = (
-    _write("users/ban", ban, UserBody, Ok),
-    _write("users/unban", unban, UserBody, Ok),
-    _write(
+    ext_write("users/ban", ban, UserBody, Ok),
+    ext_write("users/unban", unban, UserBody, Ok),
+    ext_write(
         "users/blacklist/add", _list_change("Keep users from writing to one.", lambda c: c.add_denied), TargetsBody, Ok
     ),
-    _write("users/blacklist/remove", _list_change("Let them again.", lambda c: c.remove_denied), TargetsBody, Ok),
-    _write("users/whitelist/add", _list_change("Allow only listed users.", lambda c: c.add_allowed), TargetsBody, Ok),
-    _write("users/whitelist/remove", _list_change("Take users off it.", lambda c: c.remove_allowed), TargetsBody, Ok),
-    _read("users/blacklist", denied, UidQuery, ListAnswer),
-    _read("users/online", online, UidsQuery, OnlineAnswer),
-    _write("messages/private", send_private, ToUsersBody, SentToAnswer),
-    _write("messages/group", send_group, ToUsersBody, SentToAnswer),
-    _write("messages/recall", recall, MessageBody, Ok),
-    _write("messages/modify", modify, ModifyBody, Ok),
-    _write("messages/delete", delete, DeleteBody, Ok),
-    _read("messages/history", history, HistoryQuery, HistoryAnswer),
-    _write("channels/retention", retention, RetentionBody, Ok),
+    ext_write("users/blacklist/remove", _list_change("Let them again.", lambda c: c.remove_denied), TargetsBody, Ok),
+    ext_write(
+        "users/whitelist/add", _list_change("Allow only listed users.", lambda c: c.add_allowed), TargetsBody, Ok
+    ),
+    ext_write(
+        "users/whitelist/remove", _list_change("Take users off it.", lambda c: c.remove_allowed), TargetsBody, Ok
+    ),
+    ext_read("users/blacklist", denied, UidQuery, ListAnswer),
+    ext_read("users/online", online, UidsQuery, OnlineAnswer),
+    ext_write("messages/private", send_private, ToUsersBody, SentToAnswer),
+    ext_write("messages/group", send_group, ToUsersBody, SentToAnswer),
+    ext_write("messages/recall", recall, MessageBody, Ok),
+    ext_write("messages/modify", modify, ModifyBody, Ok),
+    ext_write("messages/delete", delete, DeleteBody, Ok),
+    ext_read("messages/history", history, HistoryQuery, HistoryAnswer),
+    ext_write("channels/retention", retention, RetentionBody, Ok),
 )

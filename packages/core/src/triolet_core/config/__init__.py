@@ -20,6 +20,7 @@ from triolet_core.config._settings import MessageConfig as MessageConfig
 from triolet_core.config._settings import NodeConfig as NodeConfig
 from triolet_core.config._settings import PermissionConfig as PermissionConfig
 from triolet_core.config._settings import PluginsConfig as PluginsConfig
+from triolet_core.config._settings import PresenceConfig as PresenceConfig
 from triolet_core.config._settings import RetentionConfig as RetentionConfig
 from triolet_core.config._settings import ServerConfig as ServerConfig
 from triolet_core.config._settings import ShutdownConfig as ShutdownConfig

@@ -158,6 +158,28 @@ class StreamConfig:
 
 
 @attrs.frozen(kw_only=True)
+class PresenceConfig:
+    """Watching whether others are online (docs/presence.md)."""
+
+    watch: str = setting(
+        "nobody",
+        one_of=("nobody", "allowlist", "anybody"),
+        doc="whom a client may watch: nobody but its own user; users whose allowlist it is on; anybody whose denylist"
+        " it is not on. What a plugin answers to `authorize_watch` is stronger, and a backend may always subscribe",
+    )
+    subscriptions: int = setting(1000, gt=0, doc="users that one device watches, or one uid by order of a backend")
+    users_per_call: int = setting(200, gt=0, le=10_000, doc="users in one request to watch")
+    watchers: int = setting(5000, gt=0, doc="watchers that one user has")
+    total_subscriptions: int = setting(
+        1_000_000, gt=0, doc="pairs of watcher and user in memory (about 500 bytes each)"
+    )
+    max_expire: Seconds = setting(Seconds(30 * 86_400), gt=0, doc="longest subscription, and that of who asks for none")
+    interval: Seconds = setting(Seconds(1), gt=0, doc="shortest time between two events to one watcher")
+    changes_per_interval: int = setting(200, gt=0, doc="users in one such event; of each only the newest state")
+    last_seen_count: int = setting(100_000, gt=0, doc="users that are offline and whose last time online is kept")
+
+
+@attrs.frozen(kw_only=True)
 class ConversationConfig:
     """Recent conversations."""
 
@@ -233,6 +255,7 @@ class ServerConfig:
     channel: ChannelConfig = attrs.Factory(ChannelConfig)
     retention: RetentionConfig = attrs.Factory(RetentionConfig)
     stream: StreamConfig = attrs.Factory(StreamConfig)
+    presence: PresenceConfig = attrs.Factory(PresenceConfig)
     conversation: ConversationConfig = attrs.Factory(ConversationConfig)
     external: ExternalConfig = attrs.Factory(ExternalConfig)
     log: LogConfig = attrs.Factory(LogConfig)
@@ -254,6 +277,7 @@ CORE_SECTIONS: dict[str, type] = {
     "channel": ChannelConfig,
     "retention": RetentionConfig,
     "stream": StreamConfig,
+    "presence": PresenceConfig,
     "conversation": ConversationConfig,
     "external": ExternalConfig,
     "log": LogConfig,
