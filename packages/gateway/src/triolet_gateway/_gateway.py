@@ -123,8 +123,18 @@ class Gateway:
 
     def watch(self, session: "ClientSession") -> None:
         """Look at a session when its deadline may have passed (up to a second late)."""
-        bucket = math.ceil(session.deadline) + 1
-        self._buckets.setdefault(bucket, set()).add(session)
+        self.unwatch(session)
+        session.bucket = math.ceil(session.deadline) + 1
+        self._buckets.setdefault(session.bucket, set()).add(session)
+
+    def unwatch(self, session: "ClientSession") -> None:
+        """Look at a session no more, so that nothing keeps one that is gone until its deadline."""
+        bucket = self._buckets.get(session.bucket)
+        if bucket is None:
+            return
+        bucket.discard(session)
+        if not bucket:
+            del self._buckets[session.bucket]
 
     async def turn_wheel(self) -> None:
         """Each second look at the sessions whose deadline has come; those that were active are put off."""
