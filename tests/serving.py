@@ -15,6 +15,13 @@ STOP_S = 20
 @contextmanager
 def serving(directory: Path, *settings: str) -> Iterator[Mapping[str, str]]:
     """Run a server with its data in a directory and yield its URLs by kind; what it logs is in `server.log` there."""
+    with running(directory, *settings) as (_, urls):
+        yield urls
+
+
+@contextmanager
+def running(directory: Path, *settings: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """As `serving`; yields the number of the process as well."""
     values = [f"rootDir={directory / 'root'}", *FREE_PORTS, *settings]
     words = [sys.executable, "-m", "triolet_core", "run", *(word for value in values for word in ("-e", value))]
     log = directory / "server.log"
@@ -31,7 +38,8 @@ def serving(directory: Path, *settings: str) -> Iterator[Mapping[str, str]]:
                     break
             else:
                 raise AssertionError(log.read_text())
-            yield {words[0]: words[1] for words in lines if len(words) == 2 and words[1].startswith(f"{words[0]}://")}
+            urls = {words[0]: words[1] for words in lines if len(words) == 2 and words[1].startswith(f"{words[0]}://")}
+            yield process.pid, urls
             process.send_signal(signal.SIGINT)
             assert process.wait(STOP_S) == 0, log.read_text()
         finally:

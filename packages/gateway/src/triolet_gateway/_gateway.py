@@ -127,16 +127,17 @@ class Gateway:
     def watch(self, session: "ClientSession") -> None:
         """Look at a session when its deadline may have passed (up to a second late)."""
         self.unwatch(session)
-        session.looked_at = math.ceil(session.deadline) + 1
-        self._buckets.setdefault(session.looked_at, set()).add(session)
+        session.bucket = math.ceil(session.deadline) + 1
+        self._buckets.setdefault(session.bucket, set()).add(session)
 
     def unwatch(self, session: "ClientSession") -> None:
-        """Look at a session no more."""
-        bucket = self._buckets.get(session.looked_at)
-        if bucket is not None:
-            bucket.discard(session)
-            if not bucket:
-                del self._buckets[session.looked_at]
+        """Look at a session no more, so that nothing keeps one that is gone until its deadline."""
+        bucket = self._buckets.get(session.bucket)
+        if bucket is None:
+            return
+        bucket.discard(session)
+        if not bucket:
+            del self._buckets[session.bucket]
 
     async def turn_wheel(self) -> None:
         """Each second look at the sessions whose deadline has come; those that were active are put off."""

@@ -41,13 +41,13 @@ class ClientSession(Traffic):
         "_room",
         "_subscriptions",
         "_unacked",
+        "bucket",
         "close_at",
         "connection",
         "connection_id",
         "device",
         "gateway",
         "last_activity",
-        "looked_at",
         "one_packet_per_write",
         "outbox",
         "peer",
@@ -64,14 +64,12 @@ class ClientSession(Traffic):
         self.connection_id = gateway.new_connection_id()
         self.device = _NOBODY
         self.started_at = self.last_activity = trio.current_time()
-        self.close_at = 0.0
-        self.looked_at = 0
-        self._has_begun = False
+        self.close_at, self.bucket = 0.0, 0
+        self._has_begun = self._closing = False
         self._in_flight = self._in_flight_bytes = 0
         self._room: trio.Event | None = None
         self._unacked: Unacked | None = None
         self._subscriptions: Subscriptions | None = None
-        self._closing = False
 
     # --- life
 

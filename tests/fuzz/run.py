@@ -1,0 +1,47 @@
+"""Run targets, in a process of its own.
+
+`python -m tests.fuzz.run replay TARGET FILE…` runs the inputs in files and folders, by Python alone.
+`python -m tests.fuzz.run fuzz TARGET …` fuzzes with libFuzzer, whose options and folders follow.
+What is found is printed, with the input.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGES = ["triolet_protocol", "triolet_gateway", "triolet_api"]
+"""Whose coverage guides."""
+
+
+def fuzz(target: str, options: Sequence[str]) -> None:
+    """Fuzz. libFuzzer ends the process."""
+    import atheris  # replaying does without
+
+    with atheris.instrument_imports(include=PACKAGES):
+        from tests.fuzz.targets import TARGETS
+    atheris.Setup([target, *options], TARGETS[target])
+    atheris.Fuzz()
+
+
+def replay(target: str, paths: Sequence[Path]) -> None:
+    """Run a target on every input."""
+    from tests.fuzz.targets import TARGETS
+
+    for path in paths:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            data = file.read_bytes()
+            try:
+                TARGETS[target](data)
+            except BaseException:
+                sys.stdout.write(f"found by {target}: {data.hex()}\n")
+                raise
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "fuzz":
+        fuzz(sys.argv[2], sys.argv[3:])
+    else:
+        replay(sys.argv[2], [Path(word) for word in sys.argv[3:]])
+        sys.stdout.flush()
+        os._exit(0)  # the server of `sockets` has a thread that does not end
