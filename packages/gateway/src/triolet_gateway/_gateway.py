@@ -1,7 +1,7 @@
 """What the connections of one gateway share: the broker, the settings, the clock wheel, the counters."""
 
 import math
-import secrets
+import os
 import string
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -15,14 +15,23 @@ from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
+from triolet_gateway._reactor import Reactor
 from triolet_gateway._streams import StreamWriters
 from triolet_gateway._unacked import Entry, entries_of
 from triolet_protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
+    from triolet_gateway._outbox import Outbox
     from triolet_gateway._session import ClientSession
 
-_SALT = string.ascii_letters + string.digits
+SALT_LENGTH = 16
+_LETTERS = (string.ascii_letters + string.digits).encode()
+_FAIR = 256 - 256 % len(_LETTERS)
+"""Random bytes from this on are left out: they would make some letters likelier."""
+_LETTER_OF = bytes(_LETTERS[byte % len(_LETTERS)] for byte in range(256))
+_UNFAIR = bytes(range(_FAIR, 256))
+SESSIONS_AT_ONCE = 1000
+"""After so many sessions that are looked at others have their turn."""
 
 
 @attrs.define(eq=False)
@@ -63,7 +72,11 @@ class Gateway:
         self.streams = StreamWriters(self, context.broker)
         self.in_flight_bytes = 0
         """Payloads that wait for their SENDACK."""
-        self.room = trio.lowlevel.ParkingLot()
+        self.held: set[ClientSession] = set()
+        """Who takes nothing more until less waits for the store."""
+        self.draining: set[Outbox] = set()
+        """Who has bytes that its client does not take."""
+        self.reactor = Reactor()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
@@ -83,7 +96,10 @@ class Gateway:
 
     def salt(self) -> bytes:
         """Return 16 random letters and digits."""
-        return "".join(secrets.choice(_SALT) for _ in range(16)).encode()
+        found = b""
+        while len(found) < SALT_LENGTH:
+            found += os.urandom(2 * SALT_LENGTH).translate(_LETTER_OF, _UNFAIR)
+        return found[:SALT_LENGTH]
 
     # --- admission
 
@@ -119,8 +135,9 @@ class Gateway:
     def hold(self, size: int) -> None:
         """Count bytes that wait for the store; those that no longer do are negative."""
         self.in_flight_bytes += size
-        if self.room and not self.is_busy:
-            self.room.unpark_all()
+        if self.held and not self.is_busy:
+            for session in tuple(self.held):
+                session.look_for_room()
 
     # --- deadlines: one task for all connections
 
@@ -146,14 +163,16 @@ class Gateway:
             await trio.sleep(1)
             now = math.floor(trio.current_time())
             for second in range(last + 1, now + 1):
-                for session in self._buckets.pop(second, ()):
+                for number, session in enumerate(self._buckets.pop(second, ()), 1):
                     self._look_at(session)
+                    if not number % SESSIONS_AT_ONCE:
+                        await trio.lowlevel.checkpoint()
             last = now
 
     def _look_at(self, session: "ClientSession") -> None:
         if session.deadline <= trio.current_time():
             session.expire()
-        else:
+        elif session in self.sessions:
             self.watch(session)
 
     def entries(self, messages: Sequence[Message]) -> dict[int, Entry]:
@@ -167,7 +186,7 @@ class Gateway:
             now = trio.current_time()
             for number, session in enumerate(tuple(self.retrying), 1):
                 session.retry(now)
-                if not number % 1000:
+                if not number % SESSIONS_AT_ONCE:
                     await trio.lowlevel.checkpoint()
 
     # --- numbers
@@ -182,7 +201,7 @@ class Gateway:
             "rate_limited_total": 0 if self.rates is None else self.rates.refused,
             "written_streams": self.streams.count,
             "unacked_sessions": len(self.retrying),
-            "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
+            "outbox_bytes": sum(outbox.pending for outbox in self.draining),
         }
 
     def compatible_statistics(self) -> Mapping[str, int | float]:

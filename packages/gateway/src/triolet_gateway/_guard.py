@@ -12,9 +12,7 @@ S = TypeVar("S", bound=type)
 
 def crash(session: "ClientSession") -> None:
     """End a session whose code has raised the exception that is being handled: log it, count it."""
-    gateway = session.gateway
-    gateway.counters.crashes_total += 1
-    gateway.log.exception("connection crashed", connection_id=session.connection_id)
+    session.on_crash()
     session.give_up()
 
 
