@@ -77,8 +77,10 @@ ifdef CARGO
 	$(BIN)/maturin build --quiet --release --locked --manifest-path $(SPEEDUPS)/Cargo.toml --out dist
 endif
 
-rust: setup ## format, lints and unit tests of packages/speedups, which take cargo
-	cd $(SPEEDUPS) && cargo fmt --check && cargo clippy --quiet --locked --all-targets -- -D warnings && cargo test --quiet --locked
+rust: setup ## format, lints and unit tests of packages/speedups and the load generator, which take cargo
+	for crate in $(SPEEDUPS) benchmarks/loadgen; do \
+		(cd $$crate && cargo fmt --check && cargo clippy --quiet --locked --all-targets -- -D warnings && cargo test --quiet --locked) || exit; \
+	done
 
 clean: ## remove the environment
 	rm -rf $(VENV)

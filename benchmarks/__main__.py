@@ -44,7 +44,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="runs of each row; the median counts")
     parser.add_argument("-e", dest="settings", action="append", default=[], help="a setting of the server")
     args = parser.parse_args()
-    rows.raise_file_limit()
     found: dict[str, Any] = {}
     for row in args.only:
         try:

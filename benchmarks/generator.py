@@ -31,10 +31,10 @@ def compiled() -> Path | None:
     return BINARY
 
 
-def drive(server: RunningServer, row: str, options: Mapping[str, float]) -> dict[str, Any]:
+def drive(binary: Path, server: RunningServer, row: str, options: Mapping[str, float]) -> dict[str, Any]:
     """Run a row of the compiled generator against a server and return what it found."""
     addresses = [text for kind, address in server.addresses.items() for text in (f"--{kind}", address)]
-    return _run([str(compiled()), row, *addresses, "--pid", str(server.pid), *_options(options)])
+    return _run([str(binary), row, *addresses, "--pid", str(server.pid), *_options(options)])
 
 
 def drive_in_python(server: RunningServer, row: str, options: Mapping[str, float]) -> dict[str, Any]:

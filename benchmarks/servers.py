@@ -82,6 +82,8 @@ def started_in(directory: str, settings: Sequence[str]) -> Iterator[RunningServe
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @contextmanager

@@ -3,28 +3,22 @@
 //! Readiness is edge-triggered, so that a connection is registered once; a read that did not fill its space has
 //! emptied the socket. What a read brings is acknowledged in one write, then given to the row as events.
 
-use std::collections::VecDeque;
 use std::mem::take;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-use crate::histogram::Histogram;
-use crate::keys::Keys;
+use crate::peer::{Peer, State, next, text, wrap};
+use crate::sends::{Message, Work};
 use crate::websocket;
-use crate::wire::{self, Frame, Message, Recv, Work, Wrong};
+use crate::wire::{self, Frame, Recv, Wrong};
 
 const READ_SIZE: usize = 256 << 10;
 /// A read, and what was kept of a frame that may be 1 MiB.
 const INPUT_SIZE: usize = READ_SIZE + (2 << 20);
 const READY_AT_ONCE: usize = 1024;
-const MAX_UNSENT: usize = 64 << 20;
-/// Connections from one source address: fewer than there are ports for them.
-const PER_ADDRESS: usize = 20_000;
 /// Of the RECVs of a connection, the first and then one of so many is decrypted.
 const CHECK_EVERY: u64 = 1000;
 
@@ -49,45 +43,6 @@ pub enum Event {
     Answered,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
-    Connecting,
-    Upgrading,
-    Greeting,
-    Ready,
-    Lost,
-}
-
-/// One client.
-pub struct Peer {
-    pub uid: String,
-    /// Messages that it was sent, without repeats.
-    pub received: u64,
-    socket: OwnedFd,
-    state: State,
-    is_web: bool,
-    private_key: [u8; 32],
-    public_key: [u8; 32],
-    accepted: Option<wire::Accepted>,
-    keys: Option<Keys>,
-    channel: (String, u8),
-    sent: u32,
-    /// When each message was sent that is not acknowledged, 0 for those that are; the last is number `sent`.
-    waiting: VecDeque<u64>,
-    last_seq: u32,
-    rest: Vec<u8>,
-    unsent: Vec<u8>,
-    dialed: Instant,
-}
-
-/// How logging in went.
-pub struct Dialing {
-    pub seconds: f64,
-    pub latency: Histogram,
-    /// Connections that the server closed, so that they were made again.
-    pub repeated: u64,
-}
-
 /// All connections.
 pub struct Engine {
     pub peers: Vec<Peer>,
@@ -97,7 +52,7 @@ pub struct Engine {
     pub repeated: u64,
     pub checked: u64,
     size: usize,
-    epoll: OwnedFd,
+    pub(crate) epoll: OwnedFd,
     ready: Vec<epoll::Event>,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -130,88 +85,6 @@ impl Engine {
     /// Nanoseconds since the start, never 0.
     pub fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64 + 1
-    }
-
-    /// Log in everybody, at most `parallel` at a time. A connection that is closed before it is accepted is made
-    /// again; one that is refused is an error.
-    pub fn dial(
-        &mut self,
-        uids: impl IntoIterator<Item = String>,
-        address: SocketAddrV4,
-        is_web: bool,
-        parallel: usize,
-        limit: Duration,
-    ) -> Result<Dialing, Wrong> {
-        let strangers: Vec<_> = uids.into_iter().map(|uid| Ok((uid, key_pair()?))).collect::<Result<_, Wrong>>()?;
-        let (count, mut strangers) = (strangers.len(), strangers.into_iter());
-        let mut found = Dialing { seconds: 0.0, latency: Histogram::default(), repeated: 0 };
-        let (start, mut done, mut busy, mut events) = (Instant::now(), 0, 0, Vec::new());
-        while done < count {
-            for (uid, keys) in strangers.by_ref().take(parallel - busy) {
-                self.open(uid, keys, address, is_web)?;
-                busy += 1;
-            }
-            if start.elapsed() > limit {
-                return Err(format!("{done} of {count} were logged in after {} seconds", limit.as_secs()));
-            }
-            self.wait(Duration::from_millis(100), &mut events)?;
-            for event in &events {
-                match *event {
-                    Event::Ready(id) => {
-                        found.latency.add(self.peers[id as usize].dialed.elapsed().as_nanos() as u64);
-                        (done, busy) = (done + 1, busy - 1);
-                    }
-                    Event::Lost(id) => {
-                        found.repeated += 1;
-                        if found.repeated > count as u64 {
-                            return Err(format!("{done} of {count} were logged in, {count} connections were closed"));
-                        }
-                        self.dial_again(id, address)?;
-                    }
-                    _ => {}
-                }
-            }
-        }
-        found.seconds = start.elapsed().as_secs_f64();
-        Ok(found)
-    }
-
-    fn open(&mut self, uid: String, keys: KeyPair, address: SocketAddrV4, is_web: bool) -> Result<(), Wrong> {
-        let id = self.peers.len();
-        let peer = Peer {
-            uid,
-            received: 0,
-            socket: connecting(id, address)?,
-            state: State::Connecting,
-            is_web,
-            private_key: keys.0,
-            public_key: keys.1,
-            accepted: None,
-            keys: None,
-            channel: (String::new(), 0),
-            sent: 0,
-            waiting: VecDeque::new(),
-            last_seq: 0,
-            rest: Vec::new(),
-            unsent: Vec::new(),
-            dialed: Instant::now(),
-        };
-        self.register(&peer.socket, id)?;
-        self.peers.push(peer);
-        Ok(())
-    }
-
-    fn dial_again(&mut self, id: Id, address: SocketAddrV4) -> Result<(), Wrong> {
-        let socket = connecting(id as usize, address)?;
-        self.register(&socket, id as usize)?;
-        let peer = &mut self.peers[id as usize];
-        (peer.socket, peer.state, peer.rest) = (socket, State::Connecting, Vec::new());
-        Ok(())
-    }
-
-    fn register(&self, socket: &OwnedFd, id: usize) -> Result<(), Wrong> {
-        let interest = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(id as u64), interest).map_err(text)
     }
 
     /// Say where what a client sends goes, and make its keys, which takes 50 µs.
@@ -279,9 +152,8 @@ impl Engine {
             }
             peer.greet(&mut self.random)?;
         }
-        if flags.contains(epoll::EventFlags::OUT) && !peer.unsent.is_empty() {
-            let unsent = take(&mut peer.unsent);
-            peer.write(&unsent)?;
+        if flags.contains(epoll::EventFlags::OUT) {
+            peer.write_unsent()?;
         }
         let readable = epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
         while flags.intersects(readable) && self.peers[id].state != State::Lost {
@@ -439,108 +311,4 @@ impl Engine {
         events.push(Event::Received { seq, nanos: now.saturating_sub(sent) });
         Ok(())
     }
-}
-
-impl Peer {
-    fn make_keys(&mut self) {
-        if self.keys.is_none() {
-            self.keys = self.accepted.as_ref().map(|accepted| wire::keys(&self.private_key, accepted));
-        }
-    }
-
-    fn greet(&mut self, random: &mut u32) -> Result<(), Wrong> {
-        rustix::net::sockopt::set_tcp_nodelay(&self.socket, true).map_err(text)?;
-        let mut packet = Vec::new();
-        if self.is_web {
-            self.state = State::Upgrading;
-            return self.write(&websocket::request());
-        }
-        self.state = State::Greeting;
-        wire::connect(&self.uid, &self.public_key, &mut packet);
-        let mut out = Vec::new();
-        wrap(false, &packet, random, &mut out);
-        self.write(&out)
-    }
-
-    /// Note that the connection is gone, which is an error if it was ready.
-    fn lose(&mut self, id: usize, why: &str, events: &mut Vec<Event>) -> Result<(), Wrong> {
-        if self.state == State::Ready {
-            return Err(format!("the connection of {} {why}", self.uid));
-        }
-        self.state = State::Lost;
-        events.push(Event::Lost(id as Id));
-        Ok(())
-    }
-
-    /// Return when a message was sent, once.
-    fn answered(&mut self, seq: u32) -> Option<u64> {
-        let first = self.sent.wrapping_sub(self.waiting.len() as u32).wrapping_add(1);
-        let sent = take(self.waiting.get_mut(seq.wrapping_sub(first) as usize)?);
-        while self.waiting.front() == Some(&0) {
-            self.waiting.pop_front();
-        }
-        (sent != 0).then_some(sent)
-    }
-
-    /// Write what the socket takes and keep the rest until it takes more.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
-        let mut taken = 0;
-        if self.unsent.is_empty() {
-            taken = match rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(taken) => taken,
-                Err(Errno::AGAIN) => 0,
-                Err(error) => return Err(format!("the connection of {} broke: {error}", self.uid)),
-            };
-        }
-        self.unsent.extend_from_slice(&bytes[taken..]);
-        if self.unsent.len() > MAX_UNSENT {
-            return Err(format!("{} does not get rid of what it has to send", self.uid));
-        }
-        Ok(())
-    }
-}
-
-/// Append a packet as its connection wants it: as it is, or as a WebSocket message of its own, as the SDKs send it.
-fn wrap(is_web: bool, packet: &[u8], random: &mut u32, out: &mut Vec<u8>) {
-    if is_web {
-        websocket::wrap(websocket::BINARY, packet, next(random), out);
-    } else {
-        out.extend_from_slice(packet);
-    }
-}
-
-/// The next mask; nobody needs to be kept from guessing it here. Source: Marsaglia, Xorshift RNGs (2003).
-fn next(random: &mut u32) -> u32 {
-    *random ^= *random << 13;
-    *random ^= *random >> 17;
-    *random ^= *random << 5;
-    *random
-}
-
-/// A private key and its public one.
-type KeyPair = ([u8; 32], [u8; 32]);
-
-fn key_pair() -> Result<KeyPair, Wrong> {
-    let mut private_key = [0; 32];
-    rustix::rand::getrandom(&mut private_key, rustix::rand::GetRandomFlags::empty()).map_err(text)?;
-    Ok((private_key, wire::public_key(&private_key)))
-}
-
-/// Begin a connection from the loopback address that number `id` has.
-fn connecting(id: usize, address: SocketAddrV4) -> Result<OwnedFd, Wrong> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
-        .map_err(|error| format!("no socket for connection {id}: {error}"))?;
-    if id >= PER_ADDRESS {
-        let source = Ipv4Addr::new(127, 0, 0, 1 + (id / PER_ADDRESS) as u8);
-        rustix::net::bind(&socket, &SocketAddrV4::new(source, 0)).map_err(text)?;
-    }
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(format!("no connection to {address}: {error}")),
-    }
-}
-
-pub fn text(error: impl std::fmt::Display) -> Wrong {
-    error.to_string()
 }

@@ -1,6 +1,6 @@
 //! Rows in which one client sends to a group.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine::{Engine, Event, Id};
 use crate::histogram::Histogram;
@@ -8,6 +8,7 @@ use crate::http::Caller;
 use crate::meter::{Meter, Report};
 use crate::options::Options;
 use crate::pairs::last_seq;
+use crate::peer::strangers;
 use crate::wire::Wrong;
 
 const GROUP: u8 = 2;
@@ -16,86 +17,127 @@ const SENDER: Id = 0;
 const NAMES_AT_ONCE: usize = 5000;
 const POLL: Duration = Duration::from_millis(100);
 
-/// For each message the members that do not have it yet, and when it was sent.
-#[derive(Default)]
-struct Outstanding(Vec<(u32, u64)>);
+/// A group whose members are logged in, and what they found.
+struct Group {
+    engine: Engine,
+    online: usize,
+    /// For each message how many members do not have it yet.
+    missing: Vec<u32>,
+    /// Messages that all members have.
+    complete: u64,
+    to_ack: Histogram,
+    to_member: Histogram,
+    to_last: Histogram,
+}
 
 /// Keep `window` messages in flight until their SENDACK, or with `window` 0 send the next when the last member has the
 /// one before. `online` of the `members` are connected; 0: all.
 pub fn group(options: &Options) -> Result<Report, Wrong> {
-    let (address, is_web) = options.gate()?;
-    let online = if options.online == 0 { options.members } else { options.online };
-    let mut engine = Engine::new(options.size)?;
-    let member = |n: usize| format!("m{n}");
-    let uids = std::iter::once("sender".to_owned()).chain((0..online).map(member));
-    engine.dial(uids, address, is_web, options.parallel, options.limit())?;
     let mut api = Caller::open(options.api()?)?;
-    make_group(&mut api, (0..options.members).map(member))?;
-    engine.aim(SENDER, CHANNEL, GROUP);
-    (1..=online).for_each(|id| engine.prepare(id as Id));
-
+    let mut group = Group::gather(options, &mut api)?;
+    let (mut events, mut report) = (Vec::new(), Report::default());
     let most = if options.count == 0 { u64::MAX } else { options.count };
-    let (mut events, mut report, mut outstanding) = (Vec::new(), Report::default(), Outstanding::default());
-    let (mut to_ack, mut to_member, mut to_last) = (Histogram::default(), Histogram::default(), Histogram::default());
-    let (waits_for_all, mut complete) = (options.window == 0, 0);
+    let deadline = options.seconds + options.limit as f64;
     let meter = Meter::start(options.server());
-    let mut quiet = Instant::now();
-    let mut credit = options.window.max(1);
-    let mut times = Vec::new();
     loop {
-        let wanted = if meter.seconds() < options.seconds { (most - engine.sent).min(credit as u64) } else { 0 };
-        if wanted > 0 {
-            let now = engine.now();
-            times.clear();
-            times.resize(wanted as usize, now);
-            outstanding.0.resize(outstanding.0.len() + wanted as usize, (online as u32, now));
-            engine.send(SENDER, &times)?;
-            credit = 0;
-        }
-        if complete == engine.sent && engine.acked == engine.sent {
+        if meter.seconds() < options.seconds && group.engine.sent < most {
+            let free = if options.window == 0 {
+                u64::from(group.complete == group.engine.sent)
+            } else {
+                options.window as u64 - (group.engine.sent - group.engine.acked)
+            };
+            group.send(free.min(most - group.engine.sent))?;
+        } else if group.is_done() {
             break;
+        } else if meter.seconds() > deadline {
+            return Err(group.lost());
         }
-        engine.wait(POLL, &mut events)?;
-        if !events.is_empty() {
-            quiet = Instant::now();
-        } else if quiet.elapsed() > options.limit() {
-            return Err(lost(&engine, online));
-        }
+        group.engine.wait(POLL, &mut events)?;
         for event in &events {
-            match *event {
-                Event::Acked { nanos, .. } => {
-                    to_ack.add(nanos);
-                    credit += usize::from(!waits_for_all);
-                }
-                Event::Received { seq, nanos, .. } => {
-                    to_member.add(nanos);
-                    let Some((left, _)) = outstanding.0.get_mut(seq as usize - 1).filter(|each| each.0 > 0) else {
-                        return Err(format!("message {seq} came to more members than there are"));
-                    };
-                    *left -= 1;
-                    if *left == 0 {
-                        to_last.add(nanos);
-                        complete += 1;
-                        credit += usize::from(waits_for_all);
-                    }
-                }
-                _ => {}
-            }
+            group.note(event)?;
         }
     }
     let seconds = meter.seconds();
-    meter.stop(engine.received, seconds, &mut report);
-    report.number("messages", engine.sent as f64, 0);
-    report.number("messages_per_second", engine.sent as f64 / seconds, 2);
-    report.latency("ack", &to_ack);
-    report.latency("recv", &to_member);
-    report.latency("last_member", &to_last);
-    report.number("repeated", engine.repeated as f64, 0);
-    report.number("decrypted", engine.checked as f64, 0);
-    let stored = last_seq(&mut api, CHANNEL, GROUP, "sender")?;
-    let everybody = engine.peers[1..].iter().all(|peer| peer.received == engine.sent);
-    report.flag("verified", stored == engine.sent && everybody);
+    meter.stop(group.engine.received, seconds, &mut report);
+    report.number("messages", group.engine.sent as f64, 0);
+    report.number("messages_per_second", group.engine.sent as f64 / seconds, 2);
+    group.conclude(last_seq(&mut api, CHANNEL, GROUP, "sender")?, &mut report);
     Ok(report)
+}
+
+impl Group {
+    /// Log in the sender and those who are online, and make the group.
+    fn gather(options: &Options, api: &mut Caller) -> Result<Self, Wrong> {
+        let online = if options.online == 0 { options.members } else { options.online };
+        let mut engine = Engine::new(options.size)?;
+        let member = |n: usize| format!("m{n}");
+        let uids = std::iter::once("sender".to_owned()).chain((0..online).map(member));
+        engine.dial(strangers(uids)?, &options.gate()?)?;
+        make_group(api, (0..options.members).map(member))?;
+        engine.aim(SENDER, CHANNEL, GROUP);
+        (1..=online).for_each(|id| engine.prepare(id as Id));
+        Ok(Group {
+            engine,
+            online,
+            missing: Vec::new(),
+            complete: 0,
+            to_ack: Histogram::default(),
+            to_member: Histogram::default(),
+            to_last: Histogram::default(),
+        })
+    }
+
+    /// True if nothing is on its way.
+    fn is_done(&self) -> bool {
+        self.complete == self.engine.sent && self.engine.acked == self.engine.sent
+    }
+
+    fn send(&mut self, count: u64) -> Result<(), Wrong> {
+        if count == 0 {
+            return Ok(());
+        }
+        let times = vec![self.engine.now(); count as usize];
+        self.missing.resize(self.missing.len() + times.len(), self.online as u32);
+        self.engine.send(SENDER, &times)
+    }
+
+    fn note(&mut self, event: &Event) -> Result<(), Wrong> {
+        match *event {
+            Event::Acked { nanos, .. } => self.to_ack.add(nanos),
+            Event::Received { seq, nanos } => {
+                self.to_member.add(nanos);
+                let Some(missing) = self.missing.get_mut(seq as usize - 1).filter(|missing| **missing > 0) else {
+                    return Err(format!("message {seq} came to more members than there are"));
+                };
+                *missing -= 1;
+                if *missing == 0 {
+                    self.to_last.add(nanos);
+                    self.complete += 1;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, stored: u64, report: &mut Report) {
+        report.latency("ack", &self.to_ack);
+        report.latency("recv", &self.to_member);
+        report.latency("last_member", &self.to_last);
+        report.number("repeated", self.engine.repeated as f64, 0);
+        report.number("decrypted", self.engine.checked as f64, 0);
+        let everybody = self.engine.peers[1..].iter().all(|peer| peer.received == self.engine.sent);
+        report.flag("verified", stored == self.engine.sent && everybody);
+    }
+
+    fn lost(&self) -> Wrong {
+        let fewest = self.engine.peers[1..].iter().map(|peer| peer.received).min().unwrap_or(0);
+        let Engine { sent, acked, received, .. } = self.engine;
+        let online = self.online;
+        format!(
+            "{sent} messages to {online} members, {acked} acknowledged, {received} deliveries, {fewest} to one of them"
+        )
+    }
 }
 
 /// Make the group, in lists that a server takes.
@@ -108,13 +150,4 @@ fn make_group(api: &mut Caller, members: impl Iterator<Item = String>) -> Result
         api.ask("POST", path, &body)?;
     }
     Ok(())
-}
-
-fn lost(engine: &Engine, online: usize) -> Wrong {
-    let members = &engine.peers[1..];
-    let fewest = members.iter().map(|peer| peer.received).min().unwrap_or(0);
-    format!(
-        "{} messages sent to {online} members, {} acknowledged, {} deliveries, {fewest} to one member; no more came",
-        engine.sent, engine.acked, engine.received
-    )
 }

@@ -6,18 +6,23 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-use crate::engine::text;
 use crate::histogram::Histogram;
+use crate::peer::text;
 use crate::wire::Wrong;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const READ_SIZE: usize = 64 << 10;
+const LENGTH: &str = "content-length";
 const MAX_ANSWER: usize = 16 << 20;
 
 /// One connection.
 pub struct Caller {
     stream: TcpStream,
-    answer: Vec<u8>,
+    /// Space for an answer, which grows as needed.
+    space: Vec<u8>,
+    got: usize,
+    /// Where the body of the answer begins and ends, once that is known.
+    body: Option<(usize, usize)>,
 }
 
 impl Caller {
@@ -26,7 +31,7 @@ impl Caller {
         stream.set_nodelay(true).map_err(text)?;
         stream.set_read_timeout(Some(TIMEOUT)).map_err(text)?;
         stream.set_write_timeout(Some(TIMEOUT)).map_err(text)?;
-        Ok(Caller { stream, answer: Vec::new() })
+        Ok(Caller { stream, space: vec![0; READ_SIZE], got: 0, body: None })
     }
 
     /// Ask and wait for the answer; returns its body.
@@ -37,42 +42,43 @@ impl Caller {
     }
 
     fn begin(&mut self, request: &[u8]) -> Result<(), Wrong> {
-        self.answer.clear();
+        (self.got, self.body) = (0, None);
         self.stream.write_all(request).map_err(text)
     }
 
     /// Read once; true if the answer is whole, which has to be a success.
     fn read(&mut self) -> Result<bool, Wrong> {
-        let start = self.answer.len();
-        self.answer.resize(start + READ_SIZE, 0);
-        let got = self.stream.read(&mut self.answer[start..]).map_err(text)?;
-        self.answer.truncate(start + got);
-        match self.length()? {
-            Some(length) => Ok(self.answer.len() >= length),
-            None if got == 0 || start > MAX_ANSWER => Err("half of an HTTP answer".into()),
-            None => Ok(false),
+        if self.space.len() - self.got < READ_SIZE {
+            self.space.resize(self.got + READ_SIZE, 0);
         }
-    }
-
-    /// Return where the body begins, if the head is whole.
-    fn head(&self) -> Option<usize> {
-        self.answer.windows(4).position(|each| each == b"\r\n\r\n").map(|at| at + 4)
+        let more = self.stream.read(&mut self.space[self.got..]).map_err(text)?;
+        self.got += more;
+        if more == 0 || self.got > MAX_ANSWER {
+            return Err("half of an HTTP answer, or an endless one".into());
+        }
+        if self.body.is_none() {
+            self.body = bounds(&self.space[..self.got])?;
+        }
+        Ok(self.body.is_some_and(|(_, end)| self.got >= end))
     }
 
     fn body(&self) -> &[u8] {
-        &self.answer[self.head().unwrap_or(0)..]
+        self.body.map_or(&[], |(start, end)| &self.space[start..end])
     }
+}
 
-    /// Return the length of the whole answer, if the head is there.
-    fn length(&self) -> Result<Option<usize>, Wrong> {
-        let Some(end) = self.head() else { return Ok(None) };
-        let head = String::from_utf8_lossy(&self.answer[..end]).to_ascii_lowercase();
-        if !head.starts_with("http/1.1 200") {
-            return Err(format!("{}: {}", head.lines().next().unwrap_or(""), String::from_utf8_lossy(self.body())));
-        }
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-        length.map(|length| Some(end + length)).ok_or_else(|| "an HTTP answer without a length".into())
+/// Return where the body of an answer begins and ends; None if the head is not whole.
+fn bounds(answer: &[u8]) -> Result<Option<(usize, usize)>, Wrong> {
+    let Some(end) = answer.windows(4).position(|each| each == b"\r\n\r\n") else { return Ok(None) };
+    let (head, start) = (String::from_utf8_lossy(&answer[..end]), end + 4);
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap_or("");
+    if !status.starts_with("HTTP/1.1 200") {
+        return Err(format!("{status}: {}", String::from_utf8_lossy(&answer[start..])));
     }
+    let lengths = lines.filter_map(|line| line.split_once(':')).filter(|line| line.0.eq_ignore_ascii_case(LENGTH));
+    let length = lengths.last().and_then(|line| line.1.trim().parse::<usize>().ok());
+    length.map(|length| Some((start, start + length))).ok_or_else(|| format!("an HTTP answer without {LENGTH}"))
 }
 
 /// A whole request.
@@ -131,7 +137,7 @@ pub fn closed_loop(
             }
             let now = Instant::now();
             found.latency.add((now - began[number]).as_nanos() as u64);
-            found.bytes += caller.answer.len() as u64;
+            found.bytes += caller.got as u64;
             check(found.latency.count() - 1, caller.body())?;
             if now - start < lasting && asked < most {
                 began[number] = Instant::now();
@@ -144,4 +150,25 @@ pub fn closed_loop(
     }
     found.seconds = start.elapsed().as_secs_f64();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_found_at_every_split() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        let start = answer.len() - 3;
+        for cut in 0..start {
+            assert_eq!(bounds(&answer[..cut]), Ok(None));
+        }
+        assert_eq!(bounds(&answer[..start]), Ok(Some((start, start + 3))));
+    }
+
+    #[test]
+    fn what_is_no_success_is_an_error() {
+        assert!(bounds(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").is_err());
+        assert!(bounds(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{Engine, Event, Id};
 use crate::meter::{Meter, Report};
 use crate::options::Options;
+use crate::peer::strangers;
 use crate::wire::Wrong;
 
 /// How long the server may settle before its memory is read.
@@ -13,12 +14,11 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Log in `count` clients, `parallel` at a time. All must be accepted; each gets key pairs before the clock runs.
 pub fn handshakes(options: &Options) -> Result<Report, Wrong> {
-    let (address, is_web) = options.gate()?;
     let mut engine = Engine::new(options.size)?;
-    let uids: Vec<String> = (0..options.count.max(1)).map(|n| format!("h{n}")).collect();
-    let count = uids.len() as u64;
+    let count = options.count.max(1);
+    let everybody = strangers((0..count).map(|n| format!("h{n}")))?;
     let (meter, mut report) = (Meter::start(options.server()), Report::default());
-    let found = engine.dial(uids, address, is_web, options.parallel, options.limit())?;
+    let found = engine.dial(everybody, &options.gate()?)?;
     meter.stop(count, found.seconds, &mut report);
     report.latency("", &found.latency);
     report.number("repeated", found.repeated as f64, 0);
@@ -27,12 +27,10 @@ pub fn handshakes(options: &Options) -> Result<Report, Wrong> {
 
 /// Hold `idle` clients that do nothing, then let each send a PING, which all have to be answered.
 pub fn idle(options: &Options) -> Result<Report, Wrong> {
-    let (address, is_web) = options.gate()?;
     let (server, count) = (options.server(), options.idle);
     let mut engine = Engine::new(options.size)?;
     let before = server.rss_kb();
-    let uids = (0..count).map(|n| format!("i{n}"));
-    let dialed = engine.dial(uids, address, is_web, options.parallel, options.limit())?;
+    let dialed = engine.dial(strangers((0..count).map(|n| format!("i{n}")))?, &options.gate()?)?;
     sleep(SETTLE);
     let held = server.rss_kb();
     let (meter, mut report) = (Meter::start(server), Report::default());

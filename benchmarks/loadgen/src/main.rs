@@ -1,5 +1,6 @@
 //! The load generator of triolet's benchmarks: one row on one thread, over loopback; prints one JSON object.
 
+mod dialing;
 mod engine;
 mod groups;
 mod histogram;
@@ -8,7 +9,9 @@ mod logins;
 mod meter;
 mod options;
 mod pairs;
+mod peer;
 mod requests;
+mod sends;
 mod websocket;
 mod wire;
 
@@ -48,9 +51,9 @@ fn main() -> ExitCode {
 fn run() -> Result<Report, Wrong> {
     let options = Options::read(std::env::args().skip(1))?;
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).map_err(engine::text)?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).map_err(peer::text)?;
     // An open loop sends when it is time, not 50 µs later.
-    rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).map_err(engine::text)?;
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).map_err(peer::text)?;
     let row = match options.row.as_str() {
         "handshakes" => logins::handshakes,
         "idle" => logins::idle,

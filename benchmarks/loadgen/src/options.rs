@@ -3,6 +3,7 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use crate::dialing::Gate;
 use crate::meter::Server;
 use crate::wire::Wrong;
 
@@ -117,11 +118,12 @@ impl Options {
         Duration::from_secs(self.limit)
     }
 
-    /// Where clients log in, and whether that is WebSocket.
-    pub fn gate(&self) -> Result<(SocketAddrV4, bool), Wrong> {
+    /// Where and how clients log in.
+    pub fn gate(&self) -> Result<Gate, Wrong> {
         let is_web = self.websocket != 0;
-        let address = if is_web { self.ws } else { self.tcp };
-        Ok((address.ok_or_else(|| format!("this row needs --{}", if is_web { "ws" } else { "tcp" }))?, is_web))
+        let (address, name) = if is_web { (self.ws, "ws") } else { (self.tcp, "tcp") };
+        let address = address.ok_or_else(|| format!("this row needs --{name}"))?;
+        Ok(Gate { address, is_web, parallel: self.parallel, limit: self.limit() })
     }
 
     pub fn api(&self) -> Result<SocketAddrV4, Wrong> {
@@ -150,7 +152,7 @@ mod tests {
     fn options_are_read() {
         let found = read("pairs --tcp 127.0.0.1:5100 --window 32 --seconds 0.5").unwrap();
         assert_eq!((found.row.as_str(), found.window, found.seconds), ("pairs", 32, 0.5));
-        assert_eq!(found.gate(), Ok(("127.0.0.1:5100".parse().unwrap(), false)));
+        assert_eq!(found.gate().map(|gate| gate.address), Ok("127.0.0.1:5100".parse().unwrap()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rows in which one client of each pair sends to the other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine::{Engine, Event, Id};
 use crate::histogram::Histogram;
@@ -8,6 +8,7 @@ use crate::http::Caller;
 use crate::logins::ping_all;
 use crate::meter::{Meter, Report};
 use crate::options::Options;
+use crate::peer::strangers;
 use crate::wire::Wrong;
 
 const PERSON: u8 = 1;
@@ -36,9 +37,8 @@ impl Found {
 
 /// Log in senders (even ids) and receivers (odd ids) and aim the first at the second.
 fn log_in(engine: &mut Engine, options: &Options) -> Result<(), Wrong> {
-    let (address, is_web) = options.gate()?;
     let uids = (0..options.pairs).flat_map(|n| [format!("s{n}"), format!("r{n}")]);
-    engine.dial(uids, address, is_web, options.parallel, options.limit())?;
+    engine.dial(strangers(uids)?, &options.gate()?)?;
     for n in 0..options.pairs {
         engine.aim(2 * n as Id, &format!("r{n}"), PERSON);
         engine.prepare(2 * n as Id + 1);
@@ -51,10 +51,10 @@ fn hold_idle(engine: &mut Engine, options: &Options, report: &mut Report) -> Res
     if options.idle == 0 {
         return Ok(());
     }
-    let (address, is_web) = options.gate()?;
-    let before = options.server().rss_kb();
     let uids = (0..options.idle).map(|n| format!("i{n}"));
-    let dialed = engine.dial(uids, address, is_web, options.parallel, options.limit())?;
+    let idle = strangers(uids)?;
+    let before = options.server().rss_kb();
+    let dialed = engine.dial(idle, &options.gate()?)?;
     report.number("idle", options.idle as f64, 0);
     report.number("logins_per_second", options.idle as f64 / dialed.seconds, 1);
     report.number("kb_per_connection", (options.server().rss_kb() - before) / options.idle as f64, 2);
@@ -70,18 +70,16 @@ pub fn closed_loop(options: &Options) -> Result<Report, Wrong> {
     let mut acks = vec![0usize; engine.peers.len()];
     let mut acked = Vec::new();
     let mut times = Vec::new();
+    let deadline = options.seconds + options.limit as f64;
     let meter = Meter::start(options.server());
     for n in 0..options.pairs {
         times.clear();
         times.resize(options.window.min((most - engine.sent).min(usize::MAX as u64) as usize), engine.now());
         engine.send(2 * n as Id, &times)?;
     }
-    let mut quiet = Instant::now();
     while engine.acked < engine.sent || engine.received < engine.acked {
         engine.wait(POLL, &mut events)?;
-        if !events.is_empty() {
-            quiet = Instant::now();
-        } else if quiet.elapsed() > options.limit() {
+        if meter.seconds() > deadline {
             return Err(lost(&engine));
         }
         for event in &events {
@@ -119,10 +117,10 @@ pub fn open_loop(options: &Options) -> Result<Report, Wrong> {
     let total = (options.rate * options.seconds) as u64;
     let (mut events, mut found) = (Vec::new(), Found::default());
     let mut late = Histogram::default();
+    let deadline = options.seconds + options.limit as f64;
     let meter = Meter::start(options.server());
     let (start, step) = (engine.now(), 1e9 / options.rate);
     let due = |n: u64| start + (n as f64 * step) as u64;
-    let mut quiet = Instant::now();
     while engine.sent < total || engine.acked < engine.sent || engine.received < engine.acked {
         let mut pause = POLL;
         if engine.sent < total {
@@ -136,9 +134,7 @@ pub fn open_loop(options: &Options) -> Result<Report, Wrong> {
             }
         }
         engine.wait(pause, &mut events)?;
-        if !events.is_empty() {
-            quiet = Instant::now();
-        } else if quiet.elapsed() > options.limit() {
+        if meter.seconds() > deadline {
             return Err(lost(&engine));
         }
         events.iter().for_each(|event| found.note(event, &meter));

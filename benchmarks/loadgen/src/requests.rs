@@ -8,6 +8,7 @@ use crate::http::{self, Caller, Calls};
 use crate::meter::{Meter, Report};
 use crate::options::Options;
 use crate::pairs::last_seq;
+use crate::peer::strangers;
 use crate::wire::Wrong;
 
 const PERSON: u8 = 1;
@@ -92,9 +93,8 @@ fn conclude(meter: &Meter, calls: &Calls, report: &mut Report) {
 
 /// Put `messages` into the channel; returns seconds.
 fn fill(options: &Options) -> Result<f64, Wrong> {
-    let (address, is_web) = options.gate()?;
     let mut engine = Engine::new(options.size)?;
-    engine.dial(["writer".to_owned()], address, is_web, 1, options.limit())?;
+    engine.dial(strangers(["writer".to_owned()])?, &options.gate()?)?;
     let body = format!(r#"{{"channel_id":"{CHANNEL}","channel_type":{GROUP},"subscribers":["writer"]}}"#);
     Caller::open(options.api()?)?.ask("POST", "/channel", &body)?;
     engine.aim(0, CHANNEL, GROUP);

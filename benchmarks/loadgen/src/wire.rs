@@ -3,8 +3,8 @@
 use md5::{Digest, Md5};
 
 use crate::base64;
-use crate::keys::{BLOCK, Encryptor, Keys, Lanes};
-use crate::md5::LANES;
+use crate::keys::{BLOCK, Keys};
+use crate::sends::Work;
 
 pub const VERSION: u8 = 5;
 pub const CONNACK: u8 = 2;
@@ -19,10 +19,7 @@ pub const RECVACK_SIZE: usize = 14;
 pub const NUMBER_SIZE: usize = 32;
 
 const CONNECT: u8 = 1 << 4;
-/// SEND of a message that counts as unread: what the SDKs send.
-const SEND: u8 = 3 << 4 | RED_DOT;
 const RECVACK: u8 = 6 << 4;
-const RED_DOT: u8 = 0x02;
 const HAS_VERSION: u8 = 0x01;
 const MAX_LENGTH: usize = 1 << 20;
 const KEY_TEXT: usize = 44;
@@ -65,12 +62,14 @@ pub fn frame(buffer: &[u8], at: usize) -> Result<Option<Frame>, Wrong> {
     Err(format!("a frame of type {} is longer than {MAX_LENGTH} bytes", head >> 4))
 }
 
-fn put(text: &[u8], out: &mut Vec<u8>) {
+/// Append a string.
+pub fn put(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(text.len() as u16).to_be_bytes());
     out.extend_from_slice(text);
 }
 
-fn put_head(head: u8, mut length: usize, out: &mut Vec<u8>) {
+/// Append the first byte of a packet and its length.
+pub fn put_head(head: u8, mut length: usize, out: &mut Vec<u8>) {
     out.push(head);
     while length >= 0x80 {
         out.push(length as u8 | 0x80);
@@ -258,91 +257,14 @@ pub fn parts(number: &[u8]) -> Option<(u32, u32, u64)> {
 }
 
 /// Append the payload of a message: its number, over and over.
-fn payload(number: &[u8], size: usize, out: &mut Vec<u8>) {
+pub fn payload(number: &[u8], size: usize, out: &mut Vec<u8>) {
     out.extend(number.iter().cycle().take(size));
-}
-
-/// Work space of `sends` and of `Recv::is_genuine`.
-#[derive(Default)]
-pub struct Work {
-    lanes: Lanes,
-    space: Vec<u8>,
-    payloads: [Vec<u8>; LANES],
-}
-
-/// Who sends what to whom.
-pub struct Message<'a> {
-    pub keys: &'a Keys,
-    pub sender: u32,
-    pub channel_id: &'a str,
-    pub channel_type: u8,
-    pub size: usize,
-}
-
-impl Message<'_> {
-    /// Give the SENDs of `times.len()` messages to `done`, one after the other; the first has the number `first`.
-    pub fn sends(&self, first: u32, times: &[u64], work: &mut Work, mut done: impl FnMut(&[u8])) {
-        let encryptor = self.keys.encryptor();
-        for (batch, times) in times.chunks(LANES).enumerate() {
-            self.batch(&encryptor, first + (batch * LANES) as u32, times, work, &mut done);
-        }
-    }
-
-    fn batch(&self, encryptor: &Encryptor, first: u32, times: &[u64], work: &mut Work, done: &mut impl FnMut(&[u8])) {
-        let encryptors = &[encryptor; LANES][..times.len()];
-        let mut numbers = [[0; NUMBER_SIZE]; LANES];
-        for (n, (at, plain)) in times.iter().zip(&mut work.lanes.plain).enumerate() {
-            numbers[n] = number(self.sender, first + n as u32, *at);
-            plain.clear();
-            payload(&numbers[n], self.size, plain);
-        }
-        work.lanes.encrypt(encryptors);
-        std::mem::swap(&mut work.lanes.text, &mut work.payloads);
-        for (n, plain) in work.lanes.plain.iter_mut().enumerate().take(times.len()) {
-            plain.clear();
-            decimal(first + n as u32, plain);
-            plain.extend_from_slice(&numbers[n]);
-            plain.extend_from_slice(self.channel_id.as_bytes());
-            decimal(self.channel_type as u32, plain);
-            plain.extend_from_slice(&work.payloads[n]);
-        }
-        let msg_keys = work.lanes.msg_keys(encryptors);
-        for n in 0..times.len() {
-            let (payload, out) = (&work.payloads[n], &mut work.space);
-            out.clear();
-            let length = 1 + 4 + 2 + NUMBER_SIZE + 2 + self.channel_id.len() + 1 + 4 + 2 + 32 + payload.len();
-            put_head(SEND, length, out);
-            out.push(0);
-            out.extend_from_slice(&(first + n as u32).to_be_bytes());
-            put(&numbers[n], out);
-            put(self.channel_id.as_bytes(), out);
-            out.push(self.channel_type);
-            out.extend_from_slice(&[0; 4]);
-            put(&msg_keys[n], out);
-            out.extend_from_slice(payload);
-            done(out);
-        }
-    }
-}
-
-/// Append a number in decimal digits.
-fn decimal(mut value: u32, out: &mut Vec<u8>) {
-    let mut digits = [0; 10];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::Lanes;
 
     /// The session `rfc7748-alice-bob` of wire-protocol.md, section 10.1.
     fn session() -> Keys {
