@@ -8,7 +8,7 @@ import trio
 
 from tests.unit.core.test_streams import GROUP, PAIR, add, begin, data_of, lanes, online, say, settings, state
 from triolet_core import BackendError, Broker, ChannelInfo, ChannelKey, EventDraft
-from triolet_core.testing import MemorySession, open_test_broker
+from triolet_core.testing import FakeClock, MemorySession, open_test_broker
 
 IN_GROUP = {"channel": GROUP, "client_msg_no": "g1"}
 
@@ -118,3 +118,22 @@ async def test_a_stream_abandoned_before_its_first_piece_is_closed_too(tmp_path:
         await broker.streams.abandon(PAIR, "unknown")
         assert lanes(broker) == {"main": ("closed", "")}
         assert [json.loads(each.data)["payload"] for each in reader.events] == [{"end_reason": 3}]
+
+
+async def test_a_stream_in_which_nothing_is_ever_said_is_closed(tmp_path: Path) -> None:
+    """Its writer died between the message and the first piece: readers do not wait for ever."""
+    clock = FakeClock()
+    async with open_test_broker(tmp_path, settings(chunk_inactivity_timeout=30), clock_s=clock) as broker:
+        await begin(broker)
+        await begin(broker, "spoken", "a")
+        reader = online(broker, "a")
+        await broker.streams.end_silent()
+        await say(broker, "1", "x", client_msg_no="spoken")
+        await add(broker, "2", "close", {}, client_msg_no="spoken")
+        clock.now += 31
+        await broker.streams.end_silent()
+        assert lanes(broker) == {"main": ("closed", "")}
+        assert lanes(broker, no="spoken") == {"main": ("closed", "x")}
+        assert data_of(reader)[-1]["payload"] == {"end_reason": 2}
+        await broker.streams.end_silent()
+        assert len(reader.events) == 3
