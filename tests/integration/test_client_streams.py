@@ -15,6 +15,7 @@ from tests.integration.test_gateway import server_in
 from tests.jsonclient import JsonClient, json_client
 from tests.wkclient import Client, client
 from triolet_core import ChannelInfo, ChannelKey, Device, Draft, EventDraft, Server, StreamState, channel_key
+from triolet_core.hooks import SendRequest, Verdict
 from triolet_core.model import NO_PERSIST, SETTING_STREAM, SETTING_STREAM_V1
 
 GROUP = ChannelKey("g", 2)
@@ -323,3 +324,35 @@ async def test_pieces_count_for_the_rate_and_a_message_not_kept_begins_nothing(t
         assert (await say(ann, b"x", "p0", "n", setting=SETTING_STREAM)).reason_code == 11
         await ann.send("g", channel_type=2, number="s", setting=SETTING_STREAM)
         assert [(await say(ann, b"x", f"p{n}", setting=SETTING_STREAM)).reason_code for n in range(2)] == [1, 22]
+
+
+async def test_a_plugin_judges_pieces_as_it_judges_messages(tmp_path: Path) -> None:
+    """The hook before sending may refuse a piece or replace it, whatever its form."""
+
+    async def judge(request: SendRequest) -> Verdict | None:
+        if b"bad" in request.draft.payload:
+            return Verdict(reason=11)
+        return Verdict(reason=1, payload=b"***") if b"rude" in request.draft.payload else None
+
+    async with group(tmp_path) as server, json_client(server) as ann:
+        await ann.connect("ann")
+        await write(ann, "hello", "s")
+        with server.broker.hooks.authorize_send.responder("words", judge, on_failure=None):
+            reasons = [(await write(ann, each, streamNo="s"))["reasonCode"] for each in ("bad", "rude ", "fine ")]
+            for number, word in enumerate(("bad", "rude")):
+                data = about(payload={"kind": "text", "delta": word})
+                answer = await ann.call("event", id=str(number), type="stream.delta", data=data)
+                reasons.append(answer["result"]["reason_code"])
+        assert reasons == [11, 1, 1, 11, 1]
+        assert text(server) == ("open", "***fine ***")
+
+
+async def test_a_piece_that_is_no_text_is_kept_as_it_is(tmp_path: Path) -> None:
+    async with group(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann", version=4)
+        await ann.send("g", channel_type=2, number="s", setting=SETTING_STREAM)
+        await say(ann, b"\xff\xfe", "p1", setting=SETTING_STREAM)
+        [lane] = state(server, "s").lanes
+        assert json.loads(lane.snapshot) == {"kind": "base64", "data": "//4="}
+        await say(ann, b'{"type":1,"content":"text"}', "p2", setting=SETTING_STREAM)
+        assert text(server) == ("open", "text")

@@ -216,7 +216,7 @@ class _AfterCommit:
                 is_changed = is_changed or work.before is not None
                 if self._streams is not None:
                     for channel, client_msg_no in work.streams:
-                        self._streams.remember(channel, client_msg_no)
+                        self._streams.begin(channel, client_msg_no)
         if deliveries and self._lanes is not None and self._commits is not None:
             stored = [delivery.message for delivery in deliveries if delivery.message.seq]
             if stored:

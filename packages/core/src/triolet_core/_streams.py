@@ -68,6 +68,8 @@ class Streams:
         self._clock_s = clock_s
         self._known: cachetools.LRUCache[str, ChannelKey] = cachetools.LRUCache(config.max_streams)
         self._open = dict.fromkeys(store.read(open_streams), clock_s())
+        self._begun: cachetools.LRUCache[tuple[ChannelKey, str], float] = cachetools.LRUCache(config.max_streams)
+        """Streams in which nothing was said yet, and since when; those of before a restart are left alone."""
         self._telling: dict[tuple[ChannelKey, str], int] = {}
         """Changes of a stream that are being stored or told."""
         self._late: dict[tuple[ChannelKey, str], list[Session]] = {}
@@ -79,6 +81,11 @@ class Streams:
     def remember(self, channel: ChannelKey, client_msg_no: str) -> None:
         """Note which channel a stream was begun in, so that an event for another one is refused."""
         self._known[client_msg_no] = channel
+
+    def begin(self, channel: ChannelKey, client_msg_no: str) -> None:
+        """Note that the message of a stream is stored: from now on its writer is expected to say something."""
+        self.remember(channel, client_msg_no)
+        self._begun[channel, client_msg_no] = self._clock_s()
 
     def channel_of(self, client_msg_no: str) -> ChannelKey | None:
         """Return the channel that a stream was begun in, if that is remembered."""
@@ -138,6 +145,7 @@ class Streams:
         works = [Addition(draft, self._config) for draft in drafts]
 
         def after() -> None:
+            self._begun.pop(at, None)
             if works[-1].is_open:
                 self._open[at] = self._clock_s()
             else:
@@ -282,6 +290,12 @@ class Streams:
                 await self._end(*at)
             except TrioletError as exc:
                 self._log.warning("stream not ended", detail=str(exc))
+        for at, since in tuple(self._begun.items()):
+            if since <= limit and self._begun.pop(at, None) is not None:
+                try:
+                    await self.abandon(*at, reason=TIMED_OUT)
+                except TrioletError as exc:
+                    self._log.warning("stream not ended", detail=str(exc))
 
     async def _end(self, channel: ChannelKey, client_msg_no: str) -> None:
         found = self.state(channel, client_msg_no)
@@ -291,7 +305,7 @@ class Streams:
         if not lanes:
             await self._forget(channel, client_msg_no)
 
-    async def abandon(self, channel: ChannelKey, client_msg_no: str) -> None:
+    async def abandon(self, channel: ChannelKey, client_msg_no: str, *, reason: int = WRITER_GONE) -> None:
         """Close what is open of a stream whose writer is gone, its main lane also if nothing was said in it yet.
 
         Raises:
@@ -301,8 +315,8 @@ class Streams:
         if found is None or found.stream.is_finished:
             return
         lanes = [lane.key for lane in found.lanes if lane.status == "open"] if found.lanes else [MAIN_KEY]
-        self._log.info("stream ended", reason="its writer is gone", lanes=len(lanes))
-        await self._close(channel, client_msg_no, lanes, WRITER_GONE)
+        self._log.info("stream abandoned", reason=reason, lanes=len(lanes))
+        await self._close(channel, client_msg_no, lanes, reason)
 
     async def _close(self, channel: ChannelKey, client_msg_no: str, lanes: Sequence[str], reason: int) -> None:
         for key in lanes:

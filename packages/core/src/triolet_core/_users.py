@@ -3,6 +3,8 @@
 import hmac
 from collections.abc import Sequence
 
+import cachetools
+
 from triolet_core._channels import Channels, refusal_of
 from triolet_core._presence import Presence
 from triolet_core.config import AuthConfig
@@ -29,6 +31,8 @@ from triolet_core.store._tables import PutDevice
 TOKEN_KICK_TEXT = "账号在其他设备上登录"  # noqa: S105  # what the reference tells the client
 TOKEN_KICK_GRACE_S = 10.0
 QUIT_GRACE_S = 2.0
+_REMEMBERED = 65_536
+"""Users whose tokens' changes are counted."""
 
 
 class Users:
@@ -50,6 +54,14 @@ class Users:
         self._hooks = hooks
         self._config = config
         self._kicks_whatever_the_level = kicks_whatever_the_level
+        self._revisions: cachetools.LRUCache[str, int] = cachetools.LRUCache(_REMEMBERED)
+
+    def revision(self, uid: str) -> int:
+        """Return a number that is another one after a token of this user was set or cleared."""
+        return self._revisions.get(uid, 0)
+
+    def _revise(self, uid: str) -> None:
+        self._revisions[uid] = self._revisions.get(uid, 0) + 1
 
     async def authenticate(self, request: ConnectRequest) -> tuple[ReasonCode, DeviceLevel]:
         """Decide whether a device may connect, and its level (semantics.md, section 4.1).
@@ -96,6 +108,7 @@ class Users:
             return reasons[-1]
 
         def after() -> None:
+            self._revise(uid)
             if reasons[-1] == ReasonCode.SUCCESS and (level == DeviceLevel.MASTER or whatever):
                 reason = ReasonCode.UNKNOWN if whatever else ReasonCode.CONNECT_KICK
                 self._presence.quit(uid, flag, reason, TOKEN_KICK_TEXT, TOKEN_KICK_GRACE_S)
@@ -111,6 +124,7 @@ class Users:
                 _put_device(sealer, uid, each, "", DeviceLevel.MASTER)
 
         def after() -> None:
+            self._revise(uid)
             for each in flags:
                 self._presence.quit(uid, each, ReasonCode.CONNECT_KICK, "", QUIT_GRACE_S)
 

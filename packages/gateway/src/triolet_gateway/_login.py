@@ -44,7 +44,12 @@ async def _decide(gateway: Gateway, connection: wire.Connection | wire.JsonConne
         return Login(
             None, connection.reject(ReasonCode.AUTH_FAIL), int(ReasonCode.AUTH_FAIL), "the device id is too long"
         )
-    reason, level = await gateway.broker.users.authenticate(request)
+    users = gateway.broker.users
+    revision = users.revision(connect.uid)
+    reason, level = await users.authenticate(request)
+    while users.revision(connect.uid) != revision:  # a token was set or cleared meanwhile
+        revision = users.revision(connect.uid)
+        reason, level = await users.authenticate(request)
     if reason == ReasonCode.SUCCESS and gateway.is_stopping:
         reason = ReasonCode.SYSTEM_ERROR
     if reason != ReasonCode.SUCCESS:
