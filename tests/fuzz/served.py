@@ -1,6 +1,5 @@
 """A whole server in a thread, and what one client may do to it over a socket."""
 
-import base64
 import contextlib
 import logging
 import socket
@@ -23,6 +22,10 @@ from triolet_gateway import GatewayConfig
 PATIENCE_S = 20.0
 """The server closes what a client has closed; a connection that stays open for so long is a finding."""
 _FAILURES = ("gateway_crashes_total", "api_failed_total")
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 _PROXY = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 5100\r\n"
 
 
@@ -73,16 +76,7 @@ def connected(kind: str, *, is_proxied: bool = False) -> Iterator[socket.socket]
 
 def upgrade(sock: socket.socket) -> None:
     """Shake hands as a WebSocket client."""
-    key = base64.b64encode(bytes(16)).decode()
-    lines = (
-        "GET / HTTP/1.1",
-        "Host: localhost",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {key}",
-    )
-    sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    sock.sendall(UPGRADE)
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         answer += sock.recv(4096) or b"\r\n\r\n"

@@ -3,12 +3,12 @@
 The sockets are the system's own, without a loop, so that ten thousand of them cost the test little.
 """
 
+import contextlib
 import select
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import attrs
 import httpx
 
 import triolet_protocol as wire
+from tests.fuzz.served import UPGRADE, ws_frame
 from tests.serving import running
 from triolet_protocol import _crypto
 
@@ -72,7 +73,7 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def outside(directory: Path, *settings: str) -> Iterator[Outside]:
     """Run a server; at the end no connection may have crashed unless the test has said so."""
     with running(directory, *settings) as (pid, urls), httpx.Client(base_url=urls["http"], timeout=30) as http:
@@ -110,38 +111,50 @@ def reset(sock: socket.socket) -> None:
 
 
 def log_in(
-    address: tuple[str, int], uids: Iterable[str], *, limit_s: float, receive_bytes: int = 0
+    address: tuple[str, int],
+    uids: Iterable[str],
+    *,
+    limit_s: float = 60.0,
+    receive_bytes: int = 0,
+    is_websocket: bool = False,
 ) -> list[socket.socket]:
     """Connect many clients at once, all of them before the first is served, and wait until each is let in."""
-    waiting: dict[int, tuple[socket.socket, str]] = {}
+    waiting: dict[int, tuple[socket.socket, list[bytes]]] = {}
     opened: list[socket.socket] = []
-    with select.epoll() as poll:
+    with contextlib.ExitStack() as on_failure, select.epoll() as poll:
         for number, uid in enumerate(uids):
-            sock = new_socket(number, receive_bytes=receive_bytes)
+            sock = on_failure.enter_context(new_socket(number, receive_bytes=receive_bytes))
             sock.connect_ex(address)
             opened.append(sock)
-            waiting[sock.fileno()] = sock, uid
+            frame = connect_frame(uid)
+            waiting[sock.fileno()] = sock, [UPGRADE, ws_frame(0x82, frame)] if is_websocket else [frame]
             poll.register(sock, select.EPOLLOUT)
         end = time.monotonic() + limit_s
         while waiting:
             assert time.monotonic() < end, f"{len(waiting)} of {len(opened)} were not let in"
             for fileno, events in poll.poll(1.0):
-                sock, uid = waiting[fileno]
+                sock, steps = waiting[fileno]
                 if events & select.EPOLLOUT:
-                    sock.sendall(connect_frame(uid))
                     poll.modify(fileno, select.EPOLLIN)
                 else:
-                    _check_connack(sock.recv(4096), uid)
+                    _check_answer(sock.recv(4096))
+                if steps:
+                    sock.sendall(steps.pop(0))
+                else:
                     poll.unregister(fileno)
                     del waiting[fileno]
+        on_failure.pop_all()
     return opened
 
 
-def _check_connack(data: bytes, uid: str) -> None:
-    found = wire.decode(data, 0, 5)
-    assert found is not None, uid
+def _check_answer(data: bytes) -> None:
+    """Take the answer to an upgrade, or a CONNACK, by itself or in a WebSocket's frame."""
+    if data.startswith(b"HTTP/1.1 101 "):
+        return
+    found = wire.decode(data[2:] if data[:1] == b"\x82" else data, 0, 5)
+    assert found is not None
     assert isinstance(found[0], wire.ConnAck)
-    assert found[0].reason_code == 1, uid
+    assert found[0].reason_code == 1
 
 
 def wait_closed(socks: Iterable[socket.socket], *, limit_s: float = 30.0) -> None:
