@@ -14,10 +14,12 @@ from triolet_client._errors import Kicked as Kicked
 from triolet_client._errors import NoApi as NoApi
 from triolet_client._errors import NotAcknowledged as NotAcknowledged
 from triolet_client._errors import Refused as Refused
+from triolet_client._errors import WatchRefused as WatchRefused
 from triolet_client._model import Backoff as Backoff
 from triolet_client._model import Channel as Channel
 from triolet_client._model import Conversation as Conversation
 from triolet_client._model import DeviceFlag as DeviceFlag
+from triolet_client._model import DeviceState as DeviceState
 from triolet_client._model import Event as Event
 from triolet_client._model import Lane as Lane
 from triolet_client._model import Login as Login
@@ -27,9 +29,11 @@ from triolet_client._model import Reason as Reason
 from triolet_client._model import Receipt as Receipt
 from triolet_client._model import Settings as Settings
 from triolet_client._model import Statistics as Statistics
+from triolet_client._model import UserState as UserState
 from triolet_client._streams import EventReader as EventReader
 from triolet_client._streams import StreamReader as StreamReader
 from triolet_client._streams import StreamState as StreamState
 from triolet_client._streams import StreamWriter as StreamWriter
 from triolet_client._transport import Connector as Connector
 from triolet_client._transport import Transport as Transport
+from triolet_client._watch import WatchReader as WatchReader

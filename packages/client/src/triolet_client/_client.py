@@ -3,7 +3,7 @@
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import anyio
@@ -18,6 +18,7 @@ from triolet_client._model import Channel, Conversation, Login, Message, Receipt
 from triolet_client._positions import Positions
 from triolet_client._streams import CANCEL_TIMEOUT_S, MAIN, EventReader, StreamReader, StreamWriter
 from triolet_client._transport import Connector, connector
+from triolet_client._watch import WatchReader
 from triolet_protocol import NO_PERSIST, RED_DOT, SETTING_TOPIC, SYNC_ONCE
 
 FLUSH_TIMEOUT_S = 1.0
@@ -171,7 +172,16 @@ class Client:
         """Return stored messages of a channel, rising: the newest, or those before a number. Nothing is marked."""
         return () if before == 1 else (await self.api.older(channel, max(before - 1, 0), limit)).messages
 
-    # --- events and streams
+    # --- presence, events and streams
+
+    def watch(self, uids: Iterable[str]) -> WatchReader:
+        """Return a reader of whether users are online; use it as a context manager and iterate over it.
+
+        It goes on over reconnects, and yields a user only if his state is another than the last one it yielded.
+        Iterating raises `WatchRefused` if the server does not tell (`presence.watch`); a server that knows nothing of
+        watching says nothing.
+        """
+        return WatchReader(self._link.watches, uids)
 
     def events(self) -> EventReader:
         """Return a reader of the events from now on; use it as a context manager and iterate over it."""

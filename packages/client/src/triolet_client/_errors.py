@@ -33,6 +33,23 @@ class Refused(ClientError):
         return f"the server refused the login: {reason_name(self.reason)}"
 
 
+class WatchRefused(ClientError):
+    """The server does not tell this client whether some users are online.
+
+    Attributes:
+        reason: A `Reason`: `NOT_ALLOW_SEND` if this user may not know, `RATE_LIMIT` if it is too much.
+        uids: The users it was about; empty if it was about the whole request.
+    """
+
+    def __init__(self, reason: int, uids: tuple[str, ...]) -> None:
+        self.reason = reason
+        self.uids = uids
+        super().__init__(reason, uids)
+
+    def __str__(self) -> str:
+        return f"the server does not tell who is online: {reason_name(self.reason)} {', '.join(self.uids)}".rstrip()
+
+
 class Kicked(ClientError):
     """The server has put this client out: another device logged in, say. The client does not come back by itself.
 

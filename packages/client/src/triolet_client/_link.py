@@ -21,6 +21,7 @@ from triolet_client._positions import Positions
 from triolet_client._session import Session
 from triolet_client._streams import EventReader
 from triolet_client._transport import Connector
+from triolet_client._watch import Watches
 from triolet_protocol import DUP, NO_PERSIST, SYNC_ONCE
 
 _FOR_GOOD = frozenset({Reason.AUTH_FAIL, Reason.BAN, Reason.CLIENT_KEY_IS_EMPTY})
@@ -77,6 +78,7 @@ class Link:
         self.session: Session | None = None
         self.failure: ClientError | None = None
         self.readers: set[EventReader] = set()
+        self.watches = Watches()
 
     # --- life
 
@@ -140,10 +142,12 @@ class Link:
             _submit(session, client_seq, waiting.draft)
             self._statistics.resent += 1
         self._set_session(session)
+        self.watches.begin(session)
         try:
             await session.run()
         finally:
             self._set_session(None)
+            self.watches.lose()
             for reader in self.readers:
                 reader.mark_missed()
 
@@ -166,6 +170,7 @@ class Link:
             waiting.done.set()
         for reader in self.readers:
             reader.close()
+        self.watches.end(failure)
         self._set_session(None)
 
     # --- out
@@ -216,8 +221,13 @@ class Link:
 
     def on_event(self, event: Event) -> None:
         """Hand an event to its readers."""
+        self.watches.on_event(event)
         for reader in self.readers:
             reader.put(event)
+
+    def on_suback(self, sub_no: str, reason: int) -> None:
+        """Hand on the answer to a subscription."""
+        self.watches.on_suback(sub_no, reason)
 
 
 def _submit(session: Session, client_seq: int, draft: Draft) -> None:

@@ -151,6 +151,32 @@ class Presence:
 
 
 @attrs.frozen(kw_only=True)
+class DeviceState:
+    """A user's devices of one kind, as `Client.watch` tells of them. Times in seconds since 1970."""
+
+    device_flag: int
+    is_online: bool
+    level: int
+    """The highest of those that are online."""
+    connections: int
+    since: int
+    """When the first of those connections began; 0 if none is online."""
+    last_seen: int
+    """When the last one went; 0 if one is online."""
+    has_logged_out: bool
+    """Whether that one said that it leaves, and was not only lost."""
+
+
+@attrs.frozen(kw_only=True)
+class UserState:
+    """A user whom `Client.watch` watches. Devices not seen since the server started are not among his."""
+
+    uid: str
+    is_online: bool
+    devices: tuple[DeviceState, ...]
+
+
+@attrs.frozen(kw_only=True)
 class Lane:
     """One event key of a stream, as the API reports it."""
 

@@ -1,8 +1,9 @@
 """One connection: login, reading, writing, keep-alive. It ends once and says why; it does not come back."""
 
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import anyio
@@ -10,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 import triolet_protocol as wire
 from triolet_client._errors import ClientError, ConnectionFailed, Kicked, Refused
-from triolet_client._model import SYSTEM_UID, Channel, Event, Login, Message, Reason, Settings
+from triolet_client._model import DATA, SYSTEM_UID, Channel, Event, Login, Message, Reason, Settings
 from triolet_client._transport import Transport
 
 MAX_WAITING_PACKETS = 10_000
@@ -30,6 +31,10 @@ class Listener(Protocol):
 
     def on_event(self, event: Event) -> None:
         """An event arrived."""
+        ...
+
+    def on_suback(self, sub_no: str, reason: int) -> None:
+        """A subscription was answered."""
         ...
 
 
@@ -141,6 +146,8 @@ class Session:
             case wire.EventReceived():
                 found = event.event
                 self._listener.on_event(Event(id=found.id, type=found.type, timestamp=found.timestamp, data=found.data))
+            case wire.SubAckReceived():
+                self._listener.on_suback(event.suback.sub_no, event.suback.reason_code)
             case wire.PongReceived():
                 self._pong.set()
             case wire.DisconnectReceived():
@@ -220,11 +227,25 @@ class Session:
             flags = message.flags & ~wire.DUP
             self._submit(self._connection.send(wire.RecvAck(message.message_id, message.seq, flags)))
 
+    def watch(self, sub_no: str, uids: Iterable[str], expire_s: int) -> None:
+        """Ask to be told whether users are online."""
+        self._subscribe(sub_no, _SUBSCRIBE, {"uids": list(uids), "expire": expire_s})
+
+    def unwatch(self, sub_no: str, uids: Iterable[str]) -> None:
+        """Ask not to be told of them any more."""
+        self._subscribe(sub_no, _UNSUBSCRIBE, {"uids": list(uids)})
+
+    def _subscribe(self, sub_no: str, action: int, param: dict[str, object]) -> None:
+        text = json.dumps(param, separators=(",", ":"), ensure_ascii=False)
+        self._submit(self._connection.send(wire.Sub(0, sub_no, _PRESENCE, DATA, action, text)))
+
     def _submit(self, packet: bytes) -> None:
         self._outgoing.append(packet)
         self._wake.set()
 
 
+_SUBSCRIBE, _UNSUBSCRIBE = 0, 1
+_PRESENCE = "presence:"
 _MAX_PACKET = wire.Limits().max_frame_size
 
 

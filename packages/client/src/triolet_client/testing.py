@@ -116,12 +116,17 @@ class ServerForTests:
                 await client.wait_changed()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, for clients, server and time of day alike. Needs the clock of the test."""
+        """Let time pass, for clients, server and time of day alike. Needs the clock of the test.
+
+        Everybody first comes to where he waits, for time or for something else, and afterwards again. What waits for
+        a disk or a socket may still come later.
+        """
         clock = trio.lowlevel.current_clock()
         if not isinstance(clock, trio.testing.MockClock):
             raise TypeError("time passes by itself here; ask for the fixture triolet_clock beside triolet_server")
+        await trio.testing.wait_all_tasks_blocked()
         clock.jump(seconds)
-        await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
 
 
 @asynccontextmanager
