@@ -1,7 +1,7 @@
 """Deliveries that wait for their acknowledgement are bounded, by count and by bytes."""
 
 from triolet_core.model import SYNC_ONCE, ChannelKey, Message
-from triolet_gateway._unacked import Unacked, entries_of
+from triolet_gateway._unacked import Unacked, runs_of
 
 REPEATS = 2
 
@@ -16,24 +16,24 @@ def ids(unacked: Unacked, now: float = 10.0) -> list[int]:
 
 def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
     unacked = Unacked(3, 1000)
-    unacked.add(entries_of([message(n) for n in range(5)], 1, REPEATS))
+    unacked.add(runs_of([message(n) for n in range(5)], 1, REPEATS))
     assert ids(unacked) == [2, 3, 4]
 
 
 def test_the_oldest_are_forgotten_when_they_are_too_large() -> None:
     unacked = Unacked(100, 1000)
-    unacked.add(entries_of([message(1, 400), message(2, 400), message(3, 400)], 1, REPEATS))
+    unacked.add(runs_of([message(1, 400), message(2, 400), message(3, 400)], 1, REPEATS))
     assert ids(unacked) == [2, 3]
     unacked.discard([2])
-    unacked.add(entries_of([message(4, 600)], 1, REPEATS))
+    unacked.add(runs_of([message(4, 600)], 1, REPEATS))
     assert ids(unacked, 100) == [3, 4]
-    unacked.add(entries_of([message(5, 2000)], 1, REPEATS))
+    unacked.add(runs_of([message(5, 2000)], 1, REPEATS))
     assert len(unacked) == 0
 
 
 def test_each_is_repeated_so_often_and_no_more() -> None:
     unacked = Unacked(10, 1000)
-    unacked.add(entries_of([message(1)], 10, REPEATS))
+    unacked.add(runs_of([message(1)], 10, REPEATS))
     assert ids(unacked, 9) == []
     assert ids(unacked, 10) == [1]
     assert ids(unacked, 69) == []
@@ -44,5 +44,5 @@ def test_each_is_repeated_so_often_and_no_more() -> None:
 
 def test_what_was_confirmed_and_is_a_command_is_told() -> None:
     unacked = Unacked(10, 1000)
-    unacked.add(entries_of([message(1), message(2, flags=SYNC_ONCE)], 1, REPEATS))
+    unacked.add(runs_of([message(1), message(2, flags=SYNC_ONCE)], 1, REPEATS))
     assert unacked.discard([1, 2, 3]) == [2]

@@ -1,26 +1,62 @@
 """The same messages for many connections, and events."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
+from typing import TYPE_CHECKING
+
+import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
+from triolet_gateway._unacked import bytes_of, runs_of
+
+if TYPE_CHECKING:
+    from triolet_gateway._session import ClientSession
 
 
-def encode_alike(
-    recvs: Sequence[wire.RecvFields], connections: Sequence[wire.Connection | wire.JsonConnection], *, apart: bool
-) -> Iterable[Sequence[bytes]]:
-    """Return the frames of messages for each of some connections of one protocol; joined, or each `apart`."""
-    if isinstance(connections[0], wire.JsonConnection):
-        return repeat(connections[0].encode_recvs(recvs), len(connections))  # not encrypted, hence the same for all
-    receivers = [each for each in connections if isinstance(each, wire.Connection)]
-    steps = [[recv] for recv in recvs] if apart else [recvs]
-    return zip(*[wire.encode_recvs(step, receivers) for step in steps], strict=True)
+def push_alike(
+    sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields], messages: Sequence[Message]
+) -> int:
+    """Send messages, all of a session in one write, to sessions of one protocol and transport that see them alike.
+
+    What has to be kept is repeated until RECVACK.
+
+    Returns:
+        How many sessions took them.
+    """
+    gateway, count = sessions[0].gateway, len(messages)
+    config = gateway.config
+    runs = runs_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
+    sizes, left = _send(sessions, recvs)
+    size = bytes_of(messages)
+    for session, length in zip(sessions, sizes, strict=True):
+        session.out_messages += count
+        session.out_message_bytes += size
+        session.out_packets += count
+        session.out_packet_bytes += length
+        if runs:
+            session.keep(runs)
+    if runs:
+        gateway.retrying.update(sessions)
+    gateway.counters.receives_total += count * len(sessions)
+    gateway.counters.bytes_out_total += sum(sizes)
+    return len(sessions) - sum([not sessions[number].write_counted(frames) for number, frames in left])
 
 
-def bytes_of(messages: Sequence[Message]) -> int:
-    """Return the bytes of the payloads."""
-    return sum([len(message.payload) for message in messages])
+def _send(
+    sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields]
+) -> tuple[Sequence[int], Sequence[tuple[int, Sequence[bytes]]]]:
+    """Encode messages and send them where nothing waits; returns the length for each session, and what is left."""
+    first = sessions[0].connection
+    if isinstance(first, wire.JsonConnection):
+        texts = first.encode_recvs(recvs)  # not encrypted, hence the same for all
+        return [sum(map(len, texts))] * len(sessions), list(enumerate(repeat(texts, len(sessions))))
+    connections = [session.connection for session in sessions if isinstance(session.connection, wire.Connection)]
+    if sessions[0].one_packet_per_write:
+        apart = list(zip(*[wire.encode_recvs([recv], connections) for recv in recvs], strict=True))
+        return [sum(map(len, frames)) for frames in apart], list(enumerate(apart))
+    sizes, left = wire.send_recvs(recvs, connections, [session.outbox.descriptor for session in sessions])
+    return sizes, [(number, [frames]) for number, frames in left]
 
 
 def frame_of(event: Event, connection: wire.Connection | wire.JsonConnection, limit: int) -> bytes | None:

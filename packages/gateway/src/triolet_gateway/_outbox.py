@@ -23,6 +23,15 @@ class Outbox(Protocol):
         """Bytes that wait."""
         ...
 
+    @property
+    def descriptor(self) -> int:
+        """A socket that takes frames as they are, before anything else; -1 if there is none or bytes wait.
+
+        What it does not take is to be written before anything else is. Not to be used after the next checkpoint,
+        since the socket may be closed by then.
+        """
+        ...
+
     def finish(self) -> None:
         """Say that nothing more comes; what waits is still sent."""
         ...
@@ -52,6 +61,11 @@ class SocketOutbox:
     def pending(self) -> int:
         """Bytes that wait."""
         return 0 if self._pending is None else len(self._pending)
+
+    @property
+    def descriptor(self) -> int:
+        """The socket if nothing waits, else -1."""
+        return self._socket.fileno() if self._pending is None else -1
 
     def write(self, frames: Sequence[bytes]) -> bool:
         """Send frames in one call."""

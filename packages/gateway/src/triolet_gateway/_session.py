@@ -1,7 +1,7 @@
 """One client: bytes in, frames out, and what core needs to see of it."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import starmap
 
 import trio
@@ -11,13 +11,13 @@ from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, 
 from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelType, peer_of, plain_channel
 from triolet_core.session import ConnectionStatistics
 from triolet_gateway._admission import Peer
-from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
+from triolet_gateway._fanout import frame_of, push_alike
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic, statistics_of
-from triolet_gateway._unacked import Entry, Unacked, entries_of
+from triolet_gateway._unacked import Run, Unacked
 
 CLOSE_AFTER_ANSWER_S = 1.0
 """What a refused client has to read its answer."""
@@ -38,7 +38,6 @@ class ClientSession(Traffic):
         "_in_flight_bytes",
         "_room",
         "_subscriptions",
-        "_unacked",
         "close_at",
         "connection",
         "connection_id",
@@ -49,6 +48,7 @@ class ClientSession(Traffic):
         "outbox",
         "peer",
         "started_at",
+        "unacked",
     )
 
     def __init__(self, gateway: Gateway, outbox: Outbox, peer: Peer, *, one_packet_per_write: bool) -> None:
@@ -65,7 +65,7 @@ class ClientSession(Traffic):
         self._has_begun = False
         self._in_flight = self._in_flight_bytes = 0
         self._room: trio.Event | None = None
-        self._unacked: Unacked | None = None
+        self.unacked: Unacked | None = None
         self._subscriptions: Subscriptions | None = None
         self._closing = False
 
@@ -282,9 +282,9 @@ class ClientSession(Traffic):
 
     async def _on_recvacks(self, batch: wire.Batch) -> None:
         self.gateway.counters.recvacks_total += batch.recvacks
-        if self._unacked and batch.acked:
-            commands = self._unacked.discard(batch.acked)
-            if not self._unacked:
+        if self.unacked and batch.acked:
+            commands = self.unacked.discard(batch.acked)
+            if not self.unacked:
                 self.gateway.retrying.discard(self)
             for message_id in commands:
                 await self.gateway.broker.commands.confirm(self.device.uid, message_id)
@@ -301,9 +301,7 @@ class ClientSession(Traffic):
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        recvs = [self._recv(message) for message in messages]
-        frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
-        return self._deliver(frames, len(messages), bytes_of(messages), _entries(self.gateway, messages))
+        return bool(push_alike([self], [self.recv_of(message) for message in messages], messages))
 
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
@@ -318,20 +316,16 @@ class ClientSession(Traffic):
                 taken += session.push(messages)
             elif not session._closing:
                 alike.setdefault((type(session.connection), session.one_packet_per_write), []).append(session)
-        return taken + sum([_push_alike(group, messages) for group in alike.values()])
+        for group in alike.values():
+            taken += push_alike(group, [group[0].recv_of(message) for message in messages], messages)
+        return taken
 
-    def _deliver(self, frames: Sequence[bytes], count: int, size: int, entries: Mapping[int, Entry]) -> bool:
-        """Send the encoded messages, `count` of `size` payload bytes."""
-        gateway = self.gateway
-        gateway.counters.receives_total += count
-        self.out_messages += count
-        self.out_message_bytes += size
-        if entries:
-            if self._unacked is None:
-                self._unacked = Unacked(gateway.config.unacked, gateway.config.unacked_bytes)
-            self._unacked.add(entries, size if len(entries) == count else None)
-            gateway.retrying.add(self)
-        return self._send(frames, packets=count)
+    def keep(self, runs: Sequence[Run]) -> None:
+        """Remember messages that go out, until they are acknowledged."""
+        if self.unacked is None:
+            config = self.gateway.config
+            self.unacked = Unacked(config.unacked, config.unacked_bytes)
+        self.unacked.add(runs)
 
     def push_event(self, event: Event) -> bool:
         """Send an event to a client that can read it."""
@@ -346,7 +340,8 @@ class ClientSession(Traffic):
         self.gateway.counters.events_total += 1
         return self._send([frame])
 
-    def _recv(self, message: Message) -> wire.RecvFields:
+    def recv_of(self, message: Message) -> wire.RecvFields:
+        """Return what the RECV of a message says to this device."""
         uid, sender = self.device.uid, message.sender
         key = plain_channel(message.channel) if message.flags & SYNC_ONCE else message.channel
         channel_id = peer_of(key, uid) if key.type in _SEES_PEER else key.id
@@ -355,13 +350,13 @@ class ClientSession(Traffic):
 
     def retry(self, now: float) -> None:
         """Repeat what is due, byte for byte."""
-        unacked = self._unacked
+        unacked = self.unacked
         due = unacked.take_due(now, self.gateway.config.retry_interval) if unacked else ()
         if not unacked:
             self.gateway.retrying.discard(self)
         if due:
             self.gateway.counters.repeats_total += len(due)
-            recvs = [self._recv(message) for message in due]
+            recvs = [self.recv_of(message) for message in due]
             frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
             self._send(frames, packets=len(due))
 
@@ -374,6 +369,10 @@ class ClientSession(Traffic):
         self.gateway.counters.bytes_out_total += size
         self.out_packets += packets or len(frames)
         self.out_packet_bytes += size
+        return self.write_counted(frames)
+
+    def write_counted(self, frames: Sequence[bytes]) -> bool:
+        """Give frames that are counted to the outbox. False if it is full: the client reads too slowly and is left."""
         if self.outbox.write(frames):
             return True
         if not self._closing:
@@ -382,18 +381,3 @@ class ClientSession(Traffic):
             self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
         self.outbox.abort()
         return False
-
-
-def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
-    """Serve sessions of one protocol and transport for which messages look the same."""
-    first = sessions[0]
-    recvs = [first._recv(message) for message in messages]
-    encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
-    entries, count, size = _entries(first.gateway, messages), len(messages), bytes_of(messages)
-    pairs = zip(sessions, encoded, strict=True)
-    return sum([session._deliver(frames, count, size, entries) for session, frames in pairs])
-
-
-def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
-    config = gateway.config
-    return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)

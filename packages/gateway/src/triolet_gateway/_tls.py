@@ -107,6 +107,11 @@ class TlsOutbox(SocketOutbox):
         finally:
             self._flush()
 
+    @property
+    def descriptor(self) -> int:
+        """None: the socket takes nothing as it is."""
+        return -1
+
     def write(self, frames: Sequence[bytes]) -> bool:
         """Encrypt frames and send them in one call."""
         if not self._is_open or self._is_finished:

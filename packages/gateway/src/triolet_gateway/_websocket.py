@@ -30,6 +30,7 @@ class FrameQueue:
         self.frames: deque[bytes] = deque()
         self.is_finished = False
         self.pending = 0
+        self.descriptor = -1
 
     def use_text(self) -> None:
         """Take every frame for UTF-8 text from now on."""

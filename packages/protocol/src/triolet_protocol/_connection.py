@@ -381,3 +381,10 @@ def is_compiled() -> bool:
 def encode_recvs(recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection]) -> list[bytes]:
     """Return the RECVs of messages for several receivers who see them alike: all of one receiver joined."""
     return hot.write_recvs(recvs, [each._peer for each in receivers])
+
+
+def send_recvs(
+    recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection], descriptors: Sequence[int]
+) -> tuple[list[int], list[_hot.Left]]:
+    """Encode as `encode_recvs` does, and send to the receivers that have a descriptor (see `_hot.send_recvs`)."""
+    return hot.send_recvs(recvs, [each._peer for each in receivers], descriptors)
