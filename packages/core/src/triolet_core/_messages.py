@@ -40,6 +40,7 @@ from triolet_core.store._sealer import Sealer
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
 _LAST_SEQ = 2**63
+_SUCCESS = int(ReasonCode.SUCCESS)
 _compiled = speedups.find(os.environ)
 
 
@@ -80,7 +81,7 @@ class Messages:
         """
         verdicts: dict[tuple[str, int], tuple[ChannelKey, int]] = {}
         judged = [await self._judge(sender, draft, verdicts) for draft in drafts]
-        self.refused += sum(each.reason != ReasonCode.SUCCESS for each in judged)
+        self.refused += sum([each.reason != _SUCCESS for each in judged])
         batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
         await self._store.writer.enqueue(batch)
 
@@ -145,7 +146,7 @@ class Messages:
         if verdict is None:
             verdict = verdicts[draft.channel_id, kind] = await self._verdict(sender, draft)
         key, reason = verdict
-        if reason == ReasonCode.SUCCESS and self._hooks.authorize_send.is_answered:
+        if reason == _SUCCESS and self._hooks.authorize_send.is_answered:
             reason = await self._ask(sender, draft, key)
         if draft.flags & DUP:
             draft.flags &= ~DUP
@@ -327,9 +328,14 @@ def _page_size(limit: int) -> int:
 def _is_plausible(draft: Draft, max_payload: int) -> bool:
     """Whether the ids and the payload are within their bounds; ids hold no NUL."""
     return (
-        0 < len(draft.channel_id.encode()) <= MAX_ID_BYTES * 2 + 1
+        draft.channel_id != ""
+        and _fits(draft.channel_id, MAX_ID_BYTES * 2 + 1)
         and "\0" not in draft.channel_id
-        and len(draft.client_msg_no.encode()) <= MAX_ID_BYTES
-        and len(draft.topic.encode()) <= MAX_ID_BYTES
+        and _fits(draft.client_msg_no, MAX_ID_BYTES)
+        and _fits(draft.topic, MAX_ID_BYTES)
         and len(draft.payload) <= max_payload
     )
+
+
+def _fits(text: str, limit: int) -> bool:
+    return (len(text) if text.isascii() else len(text.encode())) <= limit

@@ -8,10 +8,33 @@ import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
+from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelKey, ChannelType, peer_of, plain_channel
 from triolet_gateway._unacked import bytes_of, runs_of
 
 if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession
+
+
+SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+"""Channels that each of two ends sees under the name of the other."""
+
+
+def recvs_of(messages: Sequence[Message], uid: str) -> list[wire.RecvFields]:
+    """Return what the RECVs of messages say to a user; neighbours are mostly of one channel and sender."""
+    channel: ChannelKey | None = None
+    channel_id, sender, shown_sender, dropped = "", "", "", 0
+    recvs = []
+    for message in messages:
+        if message.sender != sender or message.channel is not channel or message.flags & SYNC_ONCE:
+            sender, channel = message.sender, message.channel
+            key = plain_channel(channel) if message.flags & SYNC_ONCE else channel
+            channel_id = peer_of(key, uid) if key.type in SEES_PEER else key.id
+            shown_sender = "" if sender == SYSTEM_UID else sender
+            dropped = RED_DOT if sender == uid else 0
+            if message.flags & SYNC_ONCE:
+                channel = None
+        recvs.append(wire.recv_fields(message, channel_id, shown_sender, message.flags & ~dropped))
+    return recvs
 
 
 def push_alike(
@@ -26,9 +49,9 @@ def push_alike(
     """
     gateway, count = sessions[0].gateway, len(messages)
     config = gateway.config
+    size = bytes_of(messages)
     runs = runs_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
     sizes, left = _send(sessions, recvs)
-    size = bytes_of(messages)
     for session, length in zip(sessions, sizes, strict=True):
         session.out_messages += count
         session.out_message_bytes += size

@@ -8,10 +8,9 @@ import trio
 
 import triolet_protocol as wire
 from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
-from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelType, peer_of, plain_channel
 from triolet_core.session import ConnectionStatistics
 from triolet_gateway._admission import Peer
-from triolet_gateway._fanout import frame_of, push_alike
+from triolet_gateway._fanout import SEES_PEER, frame_of, push_alike, recvs_of
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
@@ -25,7 +24,6 @@ SLICE_BYTES = 65536
 """Most bytes of the binary protocol that are handled before others have their turn."""
 _NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
 _NOBODY = Device(uid="")
-_SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
 
 class ClientSession(Traffic):
@@ -301,12 +299,12 @@ class ClientSession(Traffic):
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        return bool(push_alike([self], [self.recv_of(message) for message in messages], messages))
+        return bool(push_alike([self], recvs_of(messages, self.device.uid), messages))
 
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
         """Encode messages once for all who see them alike: everybody but their senders, and the ends of a pair."""
-        if len(sessions) == 1 or any(message.channel.type in _SEES_PEER for message in messages):
+        if len(sessions) == 1 or any(message.channel.type in SEES_PEER for message in messages):
             return sum([session.push(messages) for session in sessions])
         senders = {message.sender for message in messages}
         alike: dict[tuple[type, bool], list[ClientSession]] = {}
@@ -317,7 +315,7 @@ class ClientSession(Traffic):
             elif not session._closing:
                 alike.setdefault((type(session.connection), session.one_packet_per_write), []).append(session)
         for group in alike.values():
-            taken += push_alike(group, [group[0].recv_of(message) for message in messages], messages)
+            taken += push_alike(group, recvs_of(messages, group[0].device.uid), messages)
         return taken
 
     def keep(self, runs: Sequence[Run]) -> None:
@@ -340,14 +338,6 @@ class ClientSession(Traffic):
         self.gateway.counters.events_total += 1
         return self._send([frame])
 
-    def recv_of(self, message: Message) -> wire.RecvFields:
-        """Return what the RECV of a message says to this device."""
-        uid, sender = self.device.uid, message.sender
-        key = plain_channel(message.channel) if message.flags & SYNC_ONCE else message.channel
-        channel_id = peer_of(key, uid) if key.type in _SEES_PEER else key.id
-        flags = message.flags & ~RED_DOT if sender == uid else message.flags
-        return wire.recv_fields(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
-
     def retry(self, now: float) -> None:
         """Repeat what is due, byte for byte."""
         unacked = self.unacked
@@ -356,7 +346,7 @@ class ClientSession(Traffic):
             self.gateway.retrying.discard(self)
         if due:
             self.gateway.counters.repeats_total += len(due)
-            recvs = [self.recv_of(message) for message in due]
+            recvs = recvs_of(due, self.device.uid)
             frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
             self._send(frames, packets=len(due))
 

@@ -20,11 +20,11 @@ class Run:
 
     __slots__ = ("due", "has_commands", "ids", "left", "messages", "size")
 
-    def __init__(self, messages: Sequence[Message], due: float, repeats: int) -> None:
+    def __init__(self, messages: Sequence[Message], due: float, repeats: int, *, has_commands: bool) -> None:
         self.messages = messages
         self.ids = [message.message_id for message in messages]
         self.size = bytes_of(messages)
-        self.has_commands = any(message.flags & SYNC_ONCE for message in messages)
+        self.has_commands = has_commands
         self.due = due
         self.left = repeats
 
@@ -44,8 +44,13 @@ def bytes_of(messages: Sequence[Message]) -> int:
 
 def runs_of(messages: Sequence[Message], due: float, repeats: int) -> list[Run]:
     """Return what of `messages` is to be repeated at `due`, at most `repeats` times."""
-    kept = [message for message in messages if not message.flags & NO_PERSIST]
-    return [Run(kept[at : at + LONGEST_RUN], due, repeats) for at in range(0, len(kept), LONGEST_RUN)]
+    flags = 0
+    for message in messages:
+        flags |= message.flags
+    if flags & NO_PERSIST:
+        messages = [message for message in messages if not message.flags & NO_PERSIST]
+    steps = range(0, len(messages), LONGEST_RUN)
+    return [Run(messages[at : at + LONGEST_RUN], due, repeats, has_commands=flags & SYNC_ONCE > 0) for at in steps]
 
 
 class Unacked:

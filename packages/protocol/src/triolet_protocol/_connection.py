@@ -104,7 +104,8 @@ class Connection:
             RemoteProtocolError: As `events`.
         """
         batch = Batch()
-        self._parse(batch)
+        if self._buffer or self._error is not None:
+            self._parse(batch)
         return batch
 
     def _parse(self, into: list[Event] | Batch) -> None:

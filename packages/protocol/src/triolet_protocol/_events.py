@@ -141,6 +141,9 @@ class Batch:
 
     def extend(self, found: Read) -> None:
         """Add what the hot path has read."""
+        if not self:  # as a rule one call finds everything
+            _, self.sends, self.marks, self.acked, self.recvacks, self.pings = found
+            return
         _, sends, marks, acked, recvacks, pings = found
         self.sends += sends
         self.marks += marks
