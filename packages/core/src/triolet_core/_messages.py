@@ -1,8 +1,8 @@
 """The send path: judge, seal, commit, acknowledge, deliver; and reading messages back."""
 
 import os
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, repeat
 
 import trio
 
@@ -80,8 +80,13 @@ class Messages:
             StoreClosed: The server is stopping.
         """
         verdicts: dict[tuple[str, int], tuple[ChannelKey, int]] = {}
-        judged = [await self._judge(sender, draft, verdicts) for draft in drafts]
-        self.refused += sum([each.reason != _SUCCESS for each in judged])
+        judged = []
+        for draft, more in self._alike(sender, drafts):
+            each = await self._judge(sender, draft, verdicts)
+            each.more = more
+            judged.append(each)
+            if each.reason != _SUCCESS:
+                self.refused += 1 + len(more)
         batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
         await self._store.writer.enqueue(batch)
 
@@ -130,6 +135,21 @@ class Messages:
     def new_id(self) -> int:
         """Return a message id for a refusal that never reaches the store."""
         return self._store.ids.block(1)[0]
+
+    def _alike(self, sender: Device, drafts: Sequence[Draft]) -> Iterator[tuple[Draft, Sequence[Draft]]]:
+        """Yield drafts, each with those that follow it and get the same verdict; nobody is asked about them."""
+        if sender.is_server or self._hooks.authorize_send.is_answered or len(drafts) == 1:
+            yield from zip(drafts, repeat(()))
+            return
+        limit, start = self._config.max_payload_bytes, 0
+        while start < len(drafts):
+            first, end = drafts[start], start + 1
+            channel_id, kind, flags = first.channel_id, first.channel_type, first.flags
+            if _is_like(first, channel_id, kind, flags, limit):
+                while end < len(drafts) and _is_like(drafts[end], channel_id, kind, flags, limit):
+                    end += 1
+            yield first, drafts[start + 1 : end]
+            start = end
 
     async def _judge(
         self, sender: Device, draft: Draft, verdicts: dict[tuple[str, int], tuple[ChannelKey, int]]
@@ -334,6 +354,20 @@ def _is_plausible(draft: Draft, max_payload: int) -> bool:
         and _fits(draft.client_msg_no, MAX_ID_BYTES)
         and _fits(draft.topic, MAX_ID_BYTES)
         and len(draft.payload) <= max_payload
+    )
+
+
+def _is_like(draft: Draft, channel_id: str, kind: int, flags: int, max_payload: int) -> bool:
+    """Whether a draft is judged as one with this channel and these flags is; the flags have to be the same."""
+    return (
+        draft.channel_id == channel_id
+        and draft.channel_type == kind
+        and draft.flags == flags
+        and not flags & DUP
+        and not draft.refusal
+        and len(draft.payload) <= max_payload
+        and _fits(draft.client_msg_no, MAX_ID_BYTES)
+        and (not draft.topic or _fits(draft.topic, MAX_ID_BYTES))
     )
 
 

@@ -30,6 +30,8 @@ class Judged:
     persist: bool
     command_for: frozenset[str] = frozenset()
     """Whose command queues it goes into."""
+    more: Sequence[Draft] = ()
+    """Drafts that follow it and are judged alike."""
 
     def is_like(self, other: "Judged") -> bool:
         """Whether both have the same verdict; the channels of one batch are mostly the same object."""
@@ -63,7 +65,7 @@ class SendBatch:
     @property
     def weight(self) -> int:
         """Messages in the batch."""
-        return len(self.judged)
+        return sum([1 + len(each.more) for each in self.judged])
 
     def run(self, sealer: Sealer) -> None:
         """Seal every accepted draft, runs of one channel together."""
@@ -122,7 +124,7 @@ class SendBatch:
         self.error = error
         if error is not None:
             self.deliveries = []
-            self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * len(self.judged)
+            self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * self.weight
         for channel in self.changed:
             if self.forget is not None:
                 self.forget(channel)
@@ -135,11 +137,11 @@ def _runs_of(judged: Sequence[Judged]) -> Iterator[tuple[Judged, list[Draft]]]:
     drafts: list[Draft] = []
     for each in judged:
         if first is not None and each.is_like(first):
-            drafts.append(each.draft)
+            drafts += (each.draft, *each.more)
             continue
         if first is not None:
             yield first, drafts
-        first, drafts = each, [each.draft]
+        first, drafts = each, [each.draft, *each.more]
     if first is not None:
         yield first, drafts
 

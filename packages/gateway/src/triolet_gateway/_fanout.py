@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
 from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelKey, ChannelType, peer_of, plain_channel
-from triolet_gateway._unacked import bytes_of, runs_of
+from triolet_gateway._unacked import Unacked, bytes_of, runs_of
 
 if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession
@@ -57,9 +57,12 @@ def push_alike(
         session.out_message_bytes += size
         session.out_packets += count
         session.out_packet_bytes += length
-        if runs:
-            session.keep(runs)
     if runs:
+        kept, kept_size = sum([len(run.ids) for run in runs]), sum([run.size for run in runs])
+        for session in sessions:
+            if session.unacked is None:
+                session.unacked = Unacked(config.unacked, config.unacked_bytes)
+            session.unacked.add(runs, kept, kept_size)
         gateway.retrying.update(sessions)
     gateway.counters.receives_total += count * len(sessions)
     gateway.counters.bytes_out_total += sum(sizes)
@@ -74,7 +77,7 @@ def _send(
     if isinstance(first, wire.JsonConnection):
         texts = first.encode_recvs(recvs)  # not encrypted, hence the same for all
         return [sum(map(len, texts))] * len(sessions), list(enumerate(repeat(texts, len(sessions))))
-    connections = [session.connection for session in sessions if isinstance(session.connection, wire.Connection)]
+    connections = cast("list[wire.Connection]", [session.connection for session in sessions])
     if sessions[0].one_packet_per_write:
         apart = list(zip(*[wire.encode_recvs([recv], connections) for recv in recvs], strict=True))
         return [sum(map(len, frames)) for frames in apart], list(enumerate(apart))

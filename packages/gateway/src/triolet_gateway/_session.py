@@ -1,6 +1,7 @@
 """One client: bytes in, frames out, and what core needs to see of it."""
 
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import starmap
 
@@ -16,7 +17,7 @@ from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic, statistics_of
-from triolet_gateway._unacked import Run, Unacked
+from triolet_gateway._unacked import Unacked
 
 CLOSE_AFTER_ANSWER_S = 1.0
 """What a refused client has to read its answer."""
@@ -307,23 +308,16 @@ class ClientSession(Traffic):
         if len(sessions) == 1 or any(message.channel.type in SEES_PEER for message in messages):
             return sum([session.push(messages) for session in sessions])
         senders = {message.sender for message in messages}
-        alike: dict[tuple[type, bool], list[ClientSession]] = {}
+        alike: defaultdict[tuple[type, bool], list[ClientSession]] = defaultdict(list)
         taken = 0
         for session in sessions:
             if session.device.uid in senders:
                 taken += session.push(messages)
             elif not session._closing:
-                alike.setdefault((type(session.connection), session.one_packet_per_write), []).append(session)
+                alike[type(session.connection), session.one_packet_per_write].append(session)
         for group in alike.values():
             taken += push_alike(group, recvs_of(messages, group[0].device.uid), messages)
         return taken
-
-    def keep(self, runs: Sequence[Run]) -> None:
-        """Remember messages that go out, until they are acknowledged."""
-        if self.unacked is None:
-            config = self.gateway.config
-            self.unacked = Unacked(config.unacked, config.unacked_bytes)
-        self.unacked.add(runs)
 
     def push_event(self, event: Event) -> bool:
         """Send an event to a client that can read it."""

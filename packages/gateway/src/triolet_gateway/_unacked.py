@@ -74,12 +74,11 @@ class Unacked:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, runs: Sequence[Run]) -> None:
-        """Remember what goes out now."""
-        for run in runs:
-            self._runs.append(run)
-            self._count += len(run.ids)
-            self._bytes += run.size
+    def add(self, runs: Sequence[Run], count: int, size: int) -> None:
+        """Remember what goes out now: `count` messages with payloads of `size` bytes."""
+        self._runs += runs
+        self._count += count
+        self._bytes += size
         while self._count > self._most or self._bytes > self._most_bytes:
             if self._entries:
                 self._forget(next(iter(self._entries)))

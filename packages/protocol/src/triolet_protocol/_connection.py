@@ -103,9 +103,10 @@ class Connection:
         Raises:
             RemoteProtocolError: As `events`.
         """
+        if not self._buffer and self._error is None:
+            return _NOTHING
         batch = Batch()
-        if self._buffer or self._error is not None:
-            self._parse(batch)
+        self._parse(batch)
         return batch
 
     def _parse(self, into: list[Event] | Batch) -> None:
@@ -371,6 +372,7 @@ class Connection:
 
 
 _DEFAULT_LIMITS = Limits()
+_NOTHING = Batch()
 _NO_PEER = hot.Peer(LATEST_VERSION)
 
 

@@ -139,6 +139,10 @@ class Batch:
         """Return how many packets came."""
         return len(self.sends) + self.recvacks + self.pings + len(self.events)
 
+    def __bool__(self) -> bool:
+        """Whether any came."""
+        return bool(self.recvacks or self.sends or self.pings or self.events)
+
     def extend(self, found: Read) -> None:
         """Add what the hot path has read."""
         if not self:  # as a rule one call finds everything
