@@ -1,11 +1,10 @@
 """The plugin: the application is served until the server stops."""
 
+import importlib
 import socket
 from typing import Any
 
-import hypercorn.trio
 import trio
-from hypercorn.config import Config
 
 from triolet_api._answers import encode
 from triolet_api._app import build
@@ -13,7 +12,6 @@ from triolet_api._audit import AuditLog
 from triolet_api._auth import Authority, secret_of
 from triolet_api._call import Services
 from triolet_api._config import ApiConfig, with_mode
-from triolet_api._ending import ending_last
 from triolet_api._front import Application, Front
 from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer
 from triolet_api._openapi import document
@@ -58,16 +56,14 @@ async def _serve(context: PluginContext[ApiConfig], application: Application, li
     await HttpServer(application, limits).serve(listener, context.stopping, GRACE_S)
 
 
-async def _serve_hypercorn(context: PluginContext[ApiConfig], application: Any, listener: socket.socket) -> None:
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.errorlog = None
-    config.accesslog = None
-    config.graceful_timeout = GRACE_S
-    config.read_timeout = int(context.config.request_timeout)
-    config.include_server_header = False
-    served: Any = ending_last(application)  # Hypercorn types the messages more closely
-    await hypercorn.trio.serve(served, config, shutdown_trigger=context.stopping.wait)
+async def _serve_hypercorn(
+    context: PluginContext[ApiConfig], application: Application, listener: socket.socket
+) -> None:
+    """Load Hypercorn, which takes long, only where it is wanted."""
+    module = await trio.to_thread.run_sync(
+        importlib.import_module, "triolet_api._hypercorn", limiter=trio.CapacityLimiter(1)
+    )
+    await module.serve(context, application, listener, GRACE_S)
 
 
 def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:

@@ -1,11 +1,13 @@
 """`triolet webhook dead|resend|drop`: the dead letters of a stopped server."""
 
 import argparse
+import importlib
 import json
 from typing import Any
 
+import trio
+
 from triolet_core.plugin import PluginCommand, PluginContext
-from triolet_webhook._parts import open_service
 
 DONE, FAILED = 0, 1
 
@@ -19,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(context: PluginContext[Any], arguments: argparse.Namespace) -> int:
     """Do it; prints a JSON value per line."""
-    async with open_service(context) as service:
+    parts = await trio.to_thread.run_sync(
+        importlib.import_module, "triolet_webhook._parts", limiter=trio.CapacityLimiter(1)
+    )
+    async with parts.open_service(context) as service:
         match arguments.what:
             case "dead":
                 for letter in await service.dead(arguments.limit):
