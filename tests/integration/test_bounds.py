@@ -99,10 +99,10 @@ async def test_reading_pauses_while_too_much_waits_for_the_store(
         await ann.connect("ann")
         held: list[tuple[object, list[Draft]]] = []
 
-        async def hold(sender: Device, drafts: list[Draft], done: object, exclude: object) -> None:
+        def hold(sender: Device, drafts: list[Draft], done: object, exclude: object) -> None:
             held.append((done, drafts))
 
-        monkeypatch.setattr(server.broker.messages, "submit", hold)
+        monkeypatch.setattr(server.broker.messages, "submit_nowait", hold)
         batch = b"".join(ann.message("bob", os.urandom(20_000)) for _ in range(200))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ann.send_raw, batch)

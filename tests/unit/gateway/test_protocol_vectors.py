@@ -13,7 +13,7 @@ from tests.hotpaths import hot_path as hot_path
 from triolet_core.model import ChannelKey, Message
 from triolet_protocol import Connection, Family, RemoteProtocolError, Role, StreamLayout, _connection
 from triolet_protocol._choice import PeerLike
-from triolet_protocol._crypto import aes_key, public_key
+from triolet_protocol._crypto import KeyPair
 
 VECTORS = Path(__file__).parents[2] / "conformance" / "vectors"
 WKPROTO = json.loads((VECTORS / "wkproto.json").read_text())
@@ -106,10 +106,10 @@ def test_malformed_vectors(entry: dict[str, Any]) -> None:
 @pytest.mark.parametrize("session", CRYPTO["sessions"], ids=lambda s: s["name"])
 def test_key_agreement(session: dict[str, Any]) -> None:
     client, server = bytes.fromhex(session["clientPrivateHex"]), bytes.fromhex(session["serverPrivateHex"])
-    assert public_key(client) == session["clientKey"]
-    assert public_key(server) == session["serverKey"]
-    assert aes_key(client, session["serverKey"]).decode() == session["aesKey"]
-    assert aes_key(server, session["clientKey"]).decode() == session["aesKey"]
+    assert KeyPair(client).public == session["clientKey"]
+    assert KeyPair(server).public == session["serverKey"]
+    assert KeyPair(client).aes_key(session["serverKey"]).decode() == session["aesKey"]
+    assert KeyPair(server).aes_key(session["clientKey"]).decode() == session["aesKey"]
 
 
 def peer_of(name: str, version: int = 5) -> PeerLike:

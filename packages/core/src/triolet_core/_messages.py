@@ -1,13 +1,14 @@
 """The send path: judge, seal, commit, acknowledge, deliver; and reading messages back."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, repeat
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import trio
 
 from triolet_core import _permission, speedups
 from triolet_core._channels import Channels
+from triolet_core._drafts import drafts_alike, is_plausible
 from triolet_core._facts import Facts
 from triolet_core._send_batch import Done, Judged, SendBatch
 from triolet_core.compat import Compat
@@ -16,7 +17,6 @@ from triolet_core.errors import BackendError, StoreError
 from triolet_core.hooks import Hooks, SendRequest
 from triolet_core.model import (
     DUP,
-    MAX_ID_BYTES,
     NO_PERSIST,
     SYNC_ONCE,
     ChannelKey,
@@ -81,14 +81,32 @@ class Messages:
         """
         verdicts: dict[tuple[str, int], tuple[ChannelKey, int]] = {}
         judged = []
-        for draft, more in self._alike(sender, drafts):
+        one_by_one = sender.is_server or self._hooks.authorize_send.is_answered
+        for draft, more in drafts_alike(drafts, self._config.max_payload_bytes, one_by_one=one_by_one):
             each = await self._judge(sender, draft, verdicts)
             each.more = more
             judged.append(each)
-            if each.reason != _SUCCESS:
-                self.refused += 1 + len(more)
+        self.refused += _refused_among(judged)
         batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
         await self._store.writer.enqueue(batch)
+
+    def submit_nowait(self, sender: Device, drafts: Sequence[Draft], done: Done, exclude: Session | None) -> None:
+        """As `submit`, for drafts of a client about whose channels everything is known, which is what usually holds.
+
+        Raises:
+            WouldBlock: Something must be read or asked for, or the queue is full. Nothing is queued: call `submit`.
+            StoreClosed: The server is stopping.
+        """
+        if sender.is_server or self._hooks.authorize_send.is_answered:
+            raise trio.WouldBlock
+        verdicts: dict[tuple[str, int], Judged] = {}
+        judged = []
+        for draft, more in drafts_alike(drafts, self._config.max_payload_bytes):
+            each = self._judge_nowait(sender, draft, verdicts)
+            each.more = more
+            judged.append(each)
+        self._store.writer.enqueue_nowait(SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget))
+        self.refused += _refused_among(judged)
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
         """Send drafts of one sender, in order; returns a receipt per draft after the commit."""
@@ -136,21 +154,6 @@ class Messages:
         """Return a message id for a refusal that never reaches the store."""
         return self._store.ids.block(1)[0]
 
-    def _alike(self, sender: Device, drafts: Sequence[Draft]) -> Iterator[tuple[Draft, Sequence[Draft]]]:
-        """Yield drafts, each with those that follow it and get the same verdict; nobody is asked about them."""
-        if sender.is_server or self._hooks.authorize_send.is_answered or len(drafts) == 1:
-            yield from zip(drafts, repeat(()))
-            return
-        limit, start = self._config.max_payload_bytes, 0
-        while start < len(drafts):
-            first, end = drafts[start], start + 1
-            channel_id, kind, flags = first.channel_id, first.channel_type, first.flags
-            if _is_like(first, channel_id, kind, flags, limit):
-                while end < len(drafts) and _is_like(drafts[end], channel_id, kind, flags, limit):
-                    end += 1
-            yield first, drafts[start + 1 : end]
-            start = end
-
     async def _judge(
         self, sender: Device, draft: Draft, verdicts: dict[tuple[str, int], tuple[ChannelKey, int]]
     ) -> Judged:
@@ -159,9 +162,8 @@ class Messages:
         `verdicts` holds what was decided for the channels of this batch, so that each is looked at once.
         """
         kind = draft.channel_type
-        if draft.refusal or not _is_plausible(draft, self._config.max_payload_bytes):
-            reason = draft.refusal or ReasonCode.CHANNEL_ID_ERROR
-            return Judged(draft, ChannelKey("", kind), reason, persist=False)
+        if draft.refusal or not is_plausible(draft, self._config.max_payload_bytes):
+            return _refuse(draft)
         verdict = verdicts.get((draft.channel_id, kind))
         if verdict is None:
             verdict = verdicts[draft.channel_id, kind] = await self._verdict(sender, draft)
@@ -173,6 +175,21 @@ class Messages:
         if sender.is_server:
             return await self._of_server(draft, key, reason)
         return Judged(draft, key, reason, await self._is_kept(draft, key))
+
+    def _judge_nowait(self, sender: Device, draft: Draft, verdicts: dict[tuple[str, int], Judged]) -> Judged:
+        """Decide on a draft by what is known; `verdicts` as in `_judge`."""
+        if draft.refusal or not is_plausible(draft, self._config.max_payload_bytes):
+            return _refuse(draft)
+        place = (draft.channel_id, draft.channel_type)
+        verdict = verdicts.get(place)
+        if verdict is None:
+            key = channel_key(sender.uid, draft.channel_id, draft.channel_type)
+            facts = self._facts_nowait(key)
+            reason = self._decide_nowait(sender, draft, key, facts)
+            persist = key.type != ChannelType.DATA or facts.exists
+            verdict = verdicts[place] = Judged(draft, key, reason, persist)
+        draft.flags &= ~DUP
+        return Judged(draft, verdict.channel, verdict.reason, verdict.persist and not draft.flags & NO_PERSIST)
 
     async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""
@@ -206,6 +223,12 @@ class Messages:
             await self._channels.named.follow(key, facts)
         return facts
 
+    def _facts_nowait(self, key: ChannelKey) -> Facts:
+        facts = self._channels.known.cached(key)
+        if facts is None or facts.has_new_members:
+            raise trio.WouldBlock
+        return facts
+
     async def _facts_for(self, sender: Device, key: ChannelKey) -> Facts:
         """Return the facts of a channel; the server and system accounts need no lists, only whether it is closed."""
         try:
@@ -217,23 +240,44 @@ class Messages:
         return Facts(info, True, frozenset(), frozenset(), frozenset())  # noqa: FBT003  # positional by field
 
     async def _decide(self, sender: Device, draft: Draft, key: ChannelKey) -> int:
-        own = self._channels.known.person_info(sender.uid)
         if not sender.is_server and not self._channels.is_system(sender.uid):
             self._channels.check_system_uids()
         facts = await self._facts_for(sender, key)
         is_person = key.type == ChannelType.PERSON
         listed = await self._facts_for(sender, ChannelKey(draft.channel_id, ChannelType.PERSON)) if is_person else facts
         is_member = False if is_person else await self._is_member(key, sender.uid, facts)
+        return self._permit(sender, draft.channel_id, key, facts, listed, is_member=is_member)
+
+    def _decide_nowait(self, sender: Device, draft: Draft, key: ChannelKey, facts: Facts) -> int:
+        try:
+            if not self._channels.is_system(sender.uid):
+                self._channels.check_system_uids()
+            if key.type == ChannelType.PERSON:
+                listed, is_member = self._facts_nowait(ChannelKey(draft.channel_id, ChannelType.PERSON)), False
+            else:
+                listed, is_member = facts, sender.uid in facts.members
+                if not is_member and (key.type == ChannelType.COMMUNITY_TOPIC or self._channels.has_temp_members(key)):
+                    raise trio.WouldBlock
+        except (BackendError, StoreError):
+            raise trio.WouldBlock from None  # `submit` says what that means
+        return self._permit(sender, draft.channel_id, key, facts, listed, is_member=is_member)
+
+    def _permit(
+        self, sender: Device, channel_id: str, key: ChannelKey, facts: Facts, listed: Facts, *, is_member: bool
+    ) -> int:
+        """Decide by the facts of a channel, and `listed`, those that hold the lists: of a person the recipient's."""
+        own = self._channels.known.person_info(sender.uid)
+        is_person = key.type == ChannelType.PERSON
         return _permission.decide(
             _permission.Facts(
                 sender=sender.uid,
                 channel=key,
-                channel_id=draft.channel_id,
+                channel_id=channel_id,
                 is_server=sender.is_server,
                 sender_is_system=self._channels.is_system(sender.uid),
                 sender_send_ban=own is not None and own.send_ban,
                 info=facts.info,
-                recipient_is_system=is_person and self._channels.is_system(draft.channel_id),
+                recipient_is_system=is_person and self._channels.is_system(channel_id),
                 recipient_info=listed.info if is_person else None,
                 is_denied=sender.uid in listed.denied,
                 is_member=is_member,
@@ -345,31 +389,10 @@ def _page_size(limit: int) -> int:
     return min(limit, MAX_PAGE) if limit > 0 else DEFAULT_PAGE
 
 
-def _is_plausible(draft: Draft, max_payload: int) -> bool:
-    """Whether the ids and the payload are within their bounds; ids hold no NUL."""
-    return (
-        draft.channel_id != ""
-        and _fits(draft.channel_id, MAX_ID_BYTES * 2 + 1)
-        and "\0" not in draft.channel_id
-        and _fits(draft.client_msg_no, MAX_ID_BYTES)
-        and _fits(draft.topic, MAX_ID_BYTES)
-        and len(draft.payload) <= max_payload
-    )
+def _refuse(draft: Draft) -> Judged:
+    reason = draft.refusal or ReasonCode.CHANNEL_ID_ERROR
+    return Judged(draft, ChannelKey("", draft.channel_type), reason, persist=False)
 
 
-def _is_like(draft: Draft, channel_id: str, kind: int, flags: int, max_payload: int) -> bool:
-    """Whether a draft is judged as one with this channel and these flags is; the flags have to be the same."""
-    return (
-        draft.channel_id == channel_id
-        and draft.channel_type == kind
-        and draft.flags == flags
-        and not flags & DUP
-        and not draft.refusal
-        and len(draft.payload) <= max_payload
-        and _fits(draft.client_msg_no, MAX_ID_BYTES)
-        and (not draft.topic or _fits(draft.topic, MAX_ID_BYTES))
-    )
-
-
-def _fits(text: str, limit: int) -> bool:
-    return (len(text) if text.isascii() else len(text.encode())) <= limit
+def _refused_among(judged: Sequence[Judged]) -> int:
+    return sum([1 + len(each.more) for each in judged if each.reason != _SUCCESS])

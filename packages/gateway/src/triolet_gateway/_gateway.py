@@ -1,9 +1,9 @@
 """What the connections of one gateway share: the broker, the settings, the clock wheel, the counters."""
 
 import math
-import secrets
+import os
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,21 @@ from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
+from triolet_gateway._reactor import Reactor
 from triolet_protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
+    from triolet_gateway._outbox import Outbox
     from triolet_gateway._session import ClientSession
 
-_SALT = string.ascii_letters + string.digits
+SALT_LENGTH = 16
+_LETTERS = (string.ascii_letters + string.digits).encode()
+_FAIR = 256 - 256 % len(_LETTERS)
+"""Random bytes from this on are left out: they would make some letters likelier."""
+_LETTER_OF = bytes(_LETTERS[byte % len(_LETTERS)] for byte in range(256))
+_UNFAIR = bytes(range(_FAIR, 256))
+SESSIONS_AT_ONCE = 1000
+"""After so many sessions that are looked at others have their turn."""
 
 
 @attrs.define(eq=False)
@@ -60,7 +69,11 @@ class Gateway:
         self.rates = rates if rates.are_on else None
         self.in_flight_bytes = 0
         """Payloads that wait for their SENDACK."""
-        self.room = trio.lowlevel.ParkingLot()
+        self.held: set[ClientSession] = set()
+        """Who takes nothing more until less waits for the store."""
+        self.draining: set[Outbox] = set()
+        """Who has bytes that its client does not take."""
+        self.reactor = Reactor()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
@@ -68,7 +81,7 @@ class Gateway:
         self.node_id = context.broker.config.node.id
         self._nursery = nursery
         self._ids = count(1)
-        self._buckets: dict[int, set[ClientSession]] = {}
+        self._buckets: dict[int, list[ClientSession]] = {}
 
     def start_soon(self, function: Any, *args: object) -> None:
         """Run an async function for as long as the gateway may live."""
@@ -80,7 +93,10 @@ class Gateway:
 
     def salt(self) -> bytes:
         """Return 16 random letters and digits."""
-        return "".join(secrets.choice(_SALT) for _ in range(16)).encode()
+        found = b""
+        while len(found) < SALT_LENGTH:
+            found += os.urandom(2 * SALT_LENGTH).translate(_LETTER_OF, _UNFAIR)
+        return found[:SALT_LENGTH]
 
     # --- admission
 
@@ -116,15 +132,16 @@ class Gateway:
     def hold(self, size: int) -> None:
         """Count bytes that wait for the store; those that no longer do are negative."""
         self.in_flight_bytes += size
-        if self.room and not self.is_busy:
-            self.room.unpark_all()
+        if self.held and not self.is_busy:
+            for session in tuple(self.held):
+                session.look_for_room()
 
     # --- deadlines: one task for all connections
 
     def watch(self, session: "ClientSession") -> None:
         """Look at a session when its deadline may have passed (up to a second late)."""
         bucket = math.ceil(session.deadline) + 1
-        self._buckets.setdefault(bucket, set()).add(session)
+        self._buckets.setdefault(bucket, []).append(session)
 
     async def turn_wheel(self) -> None:
         """Each second look at the sessions whose deadline has come; those that were active are put off."""
@@ -133,8 +150,10 @@ class Gateway:
             await trio.sleep(1)
             now = math.floor(trio.current_time())
             for second in range(last + 1, now + 1):
-                for session in self._buckets.pop(second, ()):
-                    self._look_at(session)
+                for number, session in enumerate(set(self._buckets.pop(second, ())), 1):
+                    self._guard(session, self._look_at)
+                    if not number % SESSIONS_AT_ONCE:
+                        await trio.lowlevel.checkpoint()
             last = now
 
     def _look_at(self, session: "ClientSession") -> None:
@@ -145,14 +164,24 @@ class Gateway:
         else:
             self.watch(session)
 
+    def _guard(self, session: "ClientSession", function: Callable[["ClientSession"], None]) -> None:
+        """Call a function; what it raises is the end of this session and of no other."""
+        try:
+            function(session)
+        except Exception:
+            session.on_crash()
+            session.outbox.abort()
+
+    def _retry(self, session: "ClientSession") -> None:
+        session.retry(trio.current_time())
+
     async def retry_forever(self) -> None:
         """Repeat deliveries that were not acknowledged."""
         while True:
             await trio.sleep(self.config.retry_scan_interval)
-            now = trio.current_time()
             for number, session in enumerate(tuple(self.retrying), 1):
-                session.retry(now)
-                if not number % 1000:
+                self._guard(session, self._retry)
+                if not number % SESSIONS_AT_ONCE:
                     await trio.lowlevel.checkpoint()
 
     # --- numbers
@@ -166,7 +195,7 @@ class Gateway:
             "in_flight_bytes": self.in_flight_bytes,
             "rate_limited_total": 0 if self.rates is None else self.rates.refused,
             "unacked_sessions": len(self.retrying),
-            "outbox_bytes": sum(session.outbox.pending for session in self.sessions),
+            "outbox_bytes": sum(outbox.pending for outbox in self.draining),
         }
 
     def compatible_statistics(self) -> Mapping[str, int | float]:

@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -21,7 +21,9 @@ _PAUSE_S = 0.1
 _TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _SCHEME = "unix://"
 
-Serve = Callable[[Gateway, socket.socket, Peer], Awaitable[None]]
+ACCEPTS_AT_ONCE = 64
+"""After so many new connections those that are open have their turn."""
+Serve = Callable[[Gateway, socket.socket, Peer], None]
 
 
 def inherited(environ: Mapping[str, str], pid: int, first: int = FIRST_INHERITED) -> dict[str, socket.socket]:
@@ -121,11 +123,11 @@ def peer_of(address: object) -> Peer:
 
 
 async def accept_forever(gateway: Gateway, listener: socket.socket, serve: Serve) -> None:
-    """Accept everything that is waiting, each time something is; `serve` owns the socket from then on."""
+    """Accept what is waiting, each time something is; `serve` owns the socket from then on."""
     while True:
         await trio.lowlevel.wait_readable(listener)
         try:
-            while True:
+            for _ in range(ACCEPTS_AT_ONCE):
                 sock, address = listener.accept()
                 _begin(gateway, sock, peer_of(address), serve)
         except BlockingIOError:
@@ -145,4 +147,4 @@ def _begin(gateway: Gateway, sock: socket.socket, peer: Peer, serve: Serve) -> N
     sock.settimeout(0)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    gateway.start_soon(serve, gateway, sock, peer)
+    serve(gateway, sock, peer)

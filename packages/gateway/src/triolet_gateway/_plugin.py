@@ -11,7 +11,7 @@ import trio
 
 from triolet_core import ConfigError
 from triolet_core.plugin import PluginContext, PluginSpec
-from triolet_gateway import _listen, _tcp, _websocket
+from triolet_gateway import _listen, _transports
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._tls import Certificates
@@ -47,6 +47,7 @@ async def run(
         context.broker.metrics.add_compatible("gateway", gateway.compatible_statistics)
         async with trio.open_nursery() as listeners:
             kinds = await _listen_on_all(gateway, listeners)
+            connections.start_soon(gateway.reactor.run)
             connections.start_soon(gateway.turn_wheel)
             connections.start_soon(gateway.retry_forever)
             on_ready(gateway)
@@ -95,8 +96,8 @@ async def _wanted(gateway: Gateway, listeners: trio.Nursery) -> list[_Listener]:
     config = gateway.config
     wss_addr = _SWITCH.get(config.wss_addr.lower(), config.wss_addr)
     wanted = [
-        _Listener("tcp", "addr", config.tcp_addr, _tcp.serve),
-        _Listener("ws", "wsAddr", config.ws_addr, _websocket.serve),
+        _Listener("tcp", "addr", config.tcp_addr, _transports.serve_tcp),
+        _Listener("ws", "wsAddr", config.ws_addr, _transports.serve_websocket),
     ]
     if not (config.tls_addr or wss_addr):
         return wanted
@@ -104,8 +105,8 @@ async def _wanted(gateway: Gateway, listeners: trio.Nursery) -> list[_Listener]:
     listeners.start_soon(certificates.reload_on_signal, gateway.log)
     return [
         *wanted,
-        _Listener("tls", "tlsAddr", config.tls_addr, partial(_tcp.serve_tls, certificates)),
-        _Listener("wss", "wssAddr", wss_addr, partial(_websocket.serve_tls, certificates)),
+        _Listener("tls", "tlsAddr", config.tls_addr, partial(_transports.serve_tcp, certificates=certificates)),
+        _Listener("wss", "wssAddr", wss_addr, partial(_transports.serve_websocket, certificates=certificates)),
     ]
 
 
@@ -129,7 +130,7 @@ async def _finish(gateway: Gateway, context: PluginContext[GatewayConfig]) -> No
     """Let what is submitted be stored and acknowledged, and outboxes run empty."""
     with trio.move_on_after(context.grace_left() * SHARE_OF_GRACE):
         await context.broker.flush()
-        while any(session.outbox.pending for session in gateway.sessions):  # noqa: ASYNC110  # rare, bounded
+        while gateway.draining:  # noqa: ASYNC110  # rare, bounded
             await trio.sleep(0.01)
 
 

@@ -1,72 +1,25 @@
-"""One client: bytes in, frames out, and what core needs to see of it."""
+"""One client as core sees it: how it lives, and what goes out to it. What comes in is in `_intake`."""
 
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import starmap
 
 import trio
 
 import triolet_protocol as wire
-from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, Receipt, StoreClosed
+from triolet_core import Event, Message, ReasonCode
 from triolet_core.session import ConnectionStatistics
-from triolet_gateway._admission import Peer
 from triolet_gateway._fanout import SEES_PEER, frame_of, push_alike, recvs_of
-from triolet_gateway._gateway import Gateway
-from triolet_gateway._login import log_in
-from triolet_gateway._outbox import Outbox
-from triolet_gateway._subscriptions import Subscriptions
-from triolet_gateway._traffic import Traffic, statistics_of
-from triolet_gateway._unacked import Unacked
-
-CLOSE_AFTER_ANSWER_S = 1.0
-"""What a refused client has to read its answer."""
-SLICE_BYTES = 65536
-"""Most bytes of the binary protocol that are handled before others have their turn."""
-_NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
-_NOBODY = Device(uid="")
+from triolet_gateway._intake import Intake
+from triolet_gateway._traffic import statistics_of
 
 
-class ClientSession(Traffic):
+class ClientSession(Intake):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
-    __slots__ = (
-        "_closing",
-        "_has_begun",
-        "_in_flight",
-        "_in_flight_bytes",
-        "_room",
-        "_subscriptions",
-        "close_at",
-        "connection",
-        "connection_id",
-        "device",
-        "gateway",
-        "last_activity",
-        "one_packet_per_write",
-        "outbox",
-        "peer",
-        "started_at",
-        "unacked",
-    )
+    __slots__ = ()
 
-    def __init__(self, gateway: Gateway, outbox: Outbox, peer: Peer, *, one_packet_per_write: bool) -> None:
-        super().__init__()
-        self.gateway = gateway
-        self.outbox = outbox
-        self.peer = peer
-        self.one_packet_per_write = one_packet_per_write
-        self.connection: wire.Connection | wire.JsonConnection = wire.Connection(wire.Role.SERVER, gateway.limits)
-        self.connection_id = gateway.new_connection_id()
-        self.device = _NOBODY
-        self.started_at = self.last_activity = trio.current_time()
-        self.close_at = 0.0
-        self._has_begun = False
-        self._in_flight = self._in_flight_bytes = 0
-        self._room: trio.Event | None = None
-        self.unacked: Unacked | None = None
-        self._subscriptions: Subscriptions | None = None
-        self._closing = False
+    def _as_session(self) -> "ClientSession":
+        return self
 
     # --- life
 
@@ -78,14 +31,13 @@ class ClientSession(Traffic):
     def close(self) -> None:
         """Leave everything; the socket is the caller's."""
         gateway = self.gateway
-        self._closing = True
+        self._closing = self._has_ended = True
         gateway.sessions.discard(self)
         gateway.retrying.discard(self)
         gateway.broker.presence.unregister(self)
+        gateway.held.discard(self)
         if self._subscriptions is not None:
             self._subscriptions.leave_all()
-        if self._room is not None:
-            self._room.set()
 
     @property
     def deadline(self) -> float:
@@ -117,182 +69,9 @@ class ClientSession(Traffic):
         self.close_at = trio.current_time() + grace_s
         self.gateway.watch(self)
 
-    def end(self, answer: bytes = b"") -> None:
-        """Send a last answer and close soon; nobody takes this device for online any more."""
-        if answer:
-            self.outbox.write([answer])
-        self._closing = True
-        self.gateway.broker.presence.unregister(self)
-        self.close_at = trio.current_time() + CLOSE_AFTER_ANSWER_S
-        self.gateway.watch(self)
-        self.outbox.finish()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the client has logged in."""
-        return self.device is not _NOBODY
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether nothing more is taken from this client."""
-        return self._closing
-
     def statistics(self) -> ConnectionStatistics:
         """Return the counters of this connection."""
         return statistics_of(self)
-
-    # --- in
-
-    async def on_data(self, data: bytes) -> None:
-        """Handle what came in one read. Returns when the next read may come: sends are then queued, not stored."""
-        gateway = self.gateway
-        gateway.counters.bytes_in_total += len(data)
-        self.in_packet_bytes += len(data)
-        self.last_activity = trio.current_time()
-        if self._closing or gateway.is_stopping:
-            return  # what a stopping server does not acknowledge the client sends again
-        if not self._has_begun and not self._begin(data):
-            return
-        parts: Sequence[bytes] = (data,)
-        if len(data) > SLICE_BYTES and isinstance(self.connection, wire.Connection):
-            parts = [data[start : start + SLICE_BYTES] for start in range(0, len(data), SLICE_BYTES)]
-        for part in parts:
-            self.connection.receive_data(part)
-            try:
-                while not self._closing and (batch := self.connection.batch()):
-                    await self._on_batch(batch)
-            except wire.RemoteProtocolError as exc:
-                gateway.counters.protocol_errors_total += 1
-                gateway.log.info("protocol error", connection_id=self.connection_id, detail=exc.detail)
-                self.end(exc.answer)
-            if part is not data:
-                await trio.lowlevel.checkpoint()  # a WebSocket message may hold millions of pings
-
-    def _begin(self, data: bytes) -> bool:
-        """Choose the protocol by the first byte that is no white space. False if there is nothing to take."""
-        is_json = wire.begins_json(data)
-        if is_json is None:
-            return False
-        self._has_begun = True
-        if not is_json:
-            return True
-        self.outbox.use_text()
-        if self.gateway.config.disable_jsonrpc:
-            self.gateway.counters.protocol_errors_total += 1
-            self.end(_NO_JSON)
-            return False
-        self.connection = wire.JsonConnection(
-            self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write
-        )
-        return True
-
-    async def _on_batch(self, batch: wire.Batch) -> None:
-        """Handle a batch, a good-bye after what is answered and before what is stored."""
-        self.in_packets += len(batch)
-        if batch.pings:
-            self.gateway.counters.pings_total += batch.pings
-            self._send([self.connection.send(wire.Pong()) for _ in range(batch.pings)])
-        if batch.recvacks:
-            await self._on_recvacks(batch)
-        for event in batch.events:
-            await self._on_rare(event)
-        if batch.sends:
-            await self._submit(batch)
-
-    async def _on_rare(self, event: wire.Event) -> None:
-        match event:
-            case wire.ConnectReceived():
-                await self._login(event.connect)
-            case wire.SubReceived():
-                self._on_sub(event.sub)
-            case wire.AnswerReady():
-                self._answer(event)
-            case wire.DisconnectReceived():
-                self.gateway.broker.presence.unregister(self, logout=True)
-                self.end()
-            case _:
-                self.gateway.log.debug("event without effect", connection_id=self.connection_id)
-
-    def _answer(self, event: wire.AnswerReady) -> None:
-        if event.error:
-            self.gateway.counters.bad_requests_total += 1
-            self.gateway.log.debug("bad request", connection_id=self.connection_id, detail=event.error)
-        self._send([event.answer])
-
-    async def _login(self, connect: wire.Connect) -> None:
-        gateway = self.gateway
-        login = await log_in(gateway, self.connection, connect, self.connection_id)
-        if login.device is None:
-            self.end(login.answer)
-            return
-        self.device = login.device
-        gateway.broker.presence.register(self)  # those it displaces are told first
-        self._send([login.answer])
-        gateway.watch(self)
-
-    async def _submit(self, batch: wire.Batch) -> None:
-        gateway = self.gateway
-        drafts, marks = list(starmap(Draft, batch.sends)), batch.marks
-        size = sum([len(draft.payload) for draft in drafts])
-        if gateway.rates is not None:
-            await gateway.rates.apply(self.connection_id, self.device.uid, drafts)
-        gateway.counters.sends_total += len(drafts)
-        self.in_messages += len(drafts)
-        self.in_message_bytes += size
-        self._in_flight += len(drafts)
-        self._hold(size)
-
-        def done(receipts: list[Receipt]) -> None:
-            self._hold(-size)
-            self._acknowledge(marks, receipts)
-
-        try:
-            await gateway.broker.messages.submit(self.device, drafts, done, self)
-        except Overloaded:
-            done([Receipt(ReasonCode.RATE_LIMIT, 0, 0)] * len(drafts))
-        except StoreClosed:
-            self._hold(-size)
-            self.end()
-        except BaseException:  # whatever it is, nothing was queued
-            self._hold(-size)
-            raise
-        while self._is_busy and not self._closing:
-            self._room = trio.Event()
-            await self._room.wait()
-        while gateway.is_busy and not self._closing:
-            await gateway.room.park()
-
-    def _hold(self, size: int) -> None:
-        self._in_flight_bytes += size
-        self.gateway.hold(size)
-
-    @property
-    def _is_busy(self) -> bool:
-        config = self.gateway.config
-        return self._in_flight >= config.in_flight or self._in_flight_bytes >= config.in_flight_bytes
-
-    def _acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
-        self._in_flight -= len(marks)
-        self.gateway.counters.sendacks_total += len(marks)
-        frames = self.connection.encode_sendacks(marks, receipts, apart=self.one_packet_per_write)
-        self._send(frames, packets=len(marks))
-        if self._room is not None and not self._is_busy:
-            self._room.set()
-
-    async def _on_recvacks(self, batch: wire.Batch) -> None:
-        self.gateway.counters.recvacks_total += batch.recvacks
-        if self.unacked and batch.acked:
-            commands = self.unacked.discard(batch.acked)
-            if not self.unacked:
-                self.gateway.retrying.discard(self)
-            for message_id in commands:
-                await self.gateway.broker.commands.confirm(self.device.uid, message_id)
-
-    def _on_sub(self, sub: wire.Sub) -> None:
-        if self._subscriptions is None:
-            gateway = self.gateway
-            self._subscriptions = Subscriptions(gateway.broker, self.device.uid, gateway.config.subscriptions)
-        self._write(self._subscriptions.on_sub(sub))
 
     # --- out
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +10,8 @@ from typing import Any
 
 import trio
 
+import triolet_protocol as wire
 from triolet_core import ConfigError
-from triolet_gateway._outbox import SocketOutbox
 
 _CHUNK = 65536
 _CERTIFICATES = "wssConfig.certFile, wssConfig.keyFile"
@@ -65,31 +64,23 @@ class Certificates:
                     log.info("certificate reloaded")
 
 
-class TlsOutbox(SocketOutbox):
-    """Outbox of a socket with TLS, and the way in as well."""
+class Tls:
+    """The layer of TLS, above the socket."""
 
-    __slots__ = ("_incoming", "_is_open", "_outgoing", "_tls")
+    __slots__ = ("_incoming", "_is_open", "_outgoing", "_send", "_tls")
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        limit: int,
-        start: Callable[[Callable[[], object]], object],
-        context: ssl.SSLContext,
-    ) -> None:
-        super().__init__(sock, limit, start)
+    def __init__(self, context: ssl.SSLContext, send: Callable[[bytes], bool]) -> None:
+        self._send = send
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._is_open = False
 
     def receive(self, data: bytes) -> Iterator[bytes]:
-        """Take bytes of the socket; yields what they say, as far as it is there. b"" is the peer's good-bye.
+        """Yield what bytes of the socket say; b"" is the peer's good-bye.
 
         Raises:
-            ssl.SSLError: The peer does not speak TLS, or not as it should; an alert is on its way.
+            RemoteProtocolError: The peer does not speak TLS, or not as it should; an alert is on its way.
         """
-        if self._is_finished:
-            return
         self._incoming.write(data)
         try:
             if not self._is_open:
@@ -104,17 +95,15 @@ class TlsOutbox(SocketOutbox):
             return
         except ssl.SSLZeroReturnError:
             yield b""
+        except ssl.SSLError as exc:
+            self._is_open = False
+            raise wire.RemoteProtocolError(wire.ReasonCode.UNKNOWN, f"TLS failed: {exc.reason}") from exc
         finally:
             self._flush()
 
-    @property
-    def descriptor(self) -> int:
-        """None: the socket takes nothing as it is."""
-        return -1
-
     def write(self, frames: Sequence[bytes]) -> bool:
         """Encrypt frames and send them in one call."""
-        if not self._is_open or self._is_finished:
+        if not self._is_open:
             return False
         try:
             self._tls.write(b"".join(frames))
@@ -122,14 +111,17 @@ class TlsOutbox(SocketOutbox):
             return False
         return self._flush()
 
+    def use_text(self) -> None:
+        """Go on: bytes are bytes here."""
+
     def finish(self) -> None:
-        """Say good-bye in TLS, then half-close once everything is out."""
-        if self._is_open and not self._is_finished:
+        """Say good-bye."""
+        if self._is_open:
             with contextlib.suppress(ssl.SSLError):  # it wants the peer's good-bye, which nobody waits for
                 self._tls.unwrap()
             self._flush()
-        super().finish()
+            self._is_open = False
 
     def _flush(self) -> bool:
         data = self._outgoing.read()
-        return super().write([data]) if data else True
+        return self._send(data) if data else True

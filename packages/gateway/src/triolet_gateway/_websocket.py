@@ -1,149 +1,123 @@
-"""WebSocket, by trio-websocket: one packet per message out, any number of packets or parts per message in."""
+"""WebSocket: one packet per message out, any number of packets or parts of them per message in.
 
-import socket
-from collections import deque
-from collections.abc import Sequence
+The opening handshake is read by wsproto, any path, no subprotocol, no extension; the frames are ours, since a library
+takes longer for one than the server does for the message in it.
+"""
 
-import trio
-import trio_websocket
+from collections.abc import Callable, Iterator, Sequence
+
+import wsproto
+from wsproto.events import AcceptConnection, RejectConnection, Request
+from wsproto.handshake import H11Handshake
+from wsproto.utilities import RemoteProtocolError
 
 import triolet_protocol as wire
-from triolet_gateway._admission import Peer, client_of
-from triolet_gateway._client_stream import ClientStream, Watched
-from triolet_gateway._gateway import Gateway
+from triolet_gateway._admission import client_of
 from triolet_gateway._session import ClientSession
-from triolet_gateway._tls import Certificates
+from triolet_protocol import websocket as frames
 
 PACKETS_PER_MESSAGE = 5
 """The JavaScript client joins up to five packets in a message (wire-protocol.md, section 0, rule 2)."""
-CLOSE_TIMEOUT_S = 1.0
+_END_OF_HEAD = b"\r\n\r\n"
 
 
-class FrameQueue:
-    """Frames that wait for the writer task of one connection, bounded by their bytes."""
+class WebSocket:
+    """The layer of WebSocket, above TLS or the socket."""
 
-    def __init__(self, limit: int, scope: trio.CancelScope) -> None:
-        self._limit = limit
-        self._scope = scope
-        self._wake = trio.Event()
-        self._is_text = False
-        self.frames: deque[bytes] = deque()
-        self.is_finished = False
-        self.pending = 0
-        self.descriptor = -1
+    __slots__ = ("_close_code", "_head", "_is_over", "_is_text", "_parts", "_reader", "_send", "_session")
+
+    def __init__(self, session: ClientSession, send: Callable[[Sequence[bytes]], bool]) -> None:
+        self._session = session
+        self._send = send
+        self._head = b""
+        self._parts: list[bytes] = []
+        """Of a message that the session takes whole."""
+        self._reader: frames.FrameReader | None = None
+        self._is_text = self._is_over = False
+        self._close_code = frames.NORMAL
+
+    def receive(self, data: bytes) -> Iterator[bytes]:
+        """Yield what is in messages: whole ones, or parts to a session that takes them; b"" after the peer's CLOSE.
+
+        Raises:
+            RemoteProtocolError: The client speaks no WebSocket, or not as it should.
+        """
+        if self._reader is None:
+            data = self._greet(data)
+        if self._reader is None:
+            return
+        try:
+            for opcode, payload, is_last in self._reader.receive(data):
+                if opcode <= frames.BINARY:
+                    yield from self._on_data(payload, is_last=is_last)
+                elif opcode == frames.PING:
+                    self._send([frames.encode_frames([payload], frames.PONG)])  # if it does not fit, so be it
+                elif opcode == frames.CLOSE:
+                    self._close_code = int.from_bytes(payload[:2], "big") or frames.NORMAL
+                    yield b""
+                    return
+        except wire.RemoteProtocolError as exc:
+            self._close_code = exc.reason
+            raise
+
+    def _on_data(self, payload: bytes, *, is_last: bool) -> Iterator[bytes]:
+        if not self._parts and self._session.takes_parts:
+            if payload:
+                yield payload
+            return
+        self._parts.append(payload)
+        if is_last:
+            message = b"".join(self._parts)
+            self._parts = []
+            if message:
+                yield message
+
+    def _greet(self, data: bytes) -> bytes:
+        """Shake hands once the request is there; returns what follows it."""
+        self._head += data
+        end = self._head.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        if end < len(_END_OF_HEAD):
+            return b""
+        head, rest = self._head[:end], self._head[end:]
+        self._head = b""
+        handshake = H11Handshake(wsproto.ConnectionType.SERVER)
+        try:
+            handshake.receive_data(head)
+        except RemoteProtocolError as exc:
+            if isinstance(exc.event_hint, RejectConnection):
+                self._send([handshake.send(exc.event_hint)])
+            raise wire.RemoteProtocolError(wire.ReasonCode.UNKNOWN, "no WebSocket handshake") from exc
+        for event in handshake.events():
+            if isinstance(event, Request):
+                self._rename(event)
+                self._send([handshake.send(AcceptConnection())])
+                largest = PACKETS_PER_MESSAGE * (self._session.gateway.config.max_frame_size + 8)
+                self._reader = frames.FrameReader(largest)
+        return rest
+
+    def _rename(self, request: Request) -> None:
+        """Take the word of a proxy of ours for whom it speaks."""
+        session = self._session
+        host, gateway = session.peer[0], session.gateway
+        client = client_of(request.extra_headers, gateway.admission) if gateway.admission.is_proxy(host) else None
+        if client is not None:
+            gateway.rename(host, client)
+            session.peer = (client, 0)
+
+    def write(self, messages: Sequence[bytes]) -> bool:
+        """Send messages in one call."""
+        if self._reader is None or self._is_over:
+            return False
+        if not all(messages):
+            messages = [each for each in messages if each]
+        return self._send([frames.encode_frames(messages, frames.TEXT if self._is_text else frames.BINARY)])
 
     def use_text(self) -> None:
-        """Take every frame for UTF-8 text from now on."""
+        """Send texts from now on."""
         self._is_text = True
 
-    def write(self, frames: Sequence[bytes]) -> bool:
-        """Queue frames, a message each; False if they do not fit or nothing more may come."""
-        size = sum(map(len, frames))
-        if self.is_finished or self.pending + size > self._limit:
-            return False
-        self.pending += size
-        self.frames.extend(filter(None, frames))
-        self._wake.set()
-        return True
-
-    async def wait(self) -> None:
-        """Wait until there is something to do."""
-        self._wake = trio.Event()
-        await self._wake.wait()
-
     def finish(self) -> None:
-        """Close once everything is out."""
-        self.is_finished = True
-        self._wake.set()
-
-    def abort(self) -> None:
-        """End the connection now."""
-        self._scope.cancel()
-
-
-class WebSocketOutbox(FrameQueue):
-    """Outbox of a WebSocket."""
-
-    async def drain(self, websocket: trio_websocket.WebSocketConnection) -> None:
-        """Send what is queued until finished, then close the connection with a handshake."""
-        while True:
-            while self.frames:
-                frame = self.frames.popleft()
-                await websocket.send_message(frame.decode() if self._is_text else frame)
-                self.pending -= len(frame)
-            if self.is_finished:
-                await websocket.aclose()
-                return
-            await self.wait()
-
-
-async def serve(gateway: Gateway, sock: socket.socket, peer: Peer) -> None:
-    """Serve one client, any path, no subprotocol, no extension. An error here ends this one only."""
-    await _serve(gateway, ClientStream(gateway, sock, peer), None)
-
-
-async def serve_tls(certificates: Certificates, gateway: Gateway, sock: socket.socket, peer: Peer) -> None:
-    """As `serve`, with TLS."""
-    await _serve(gateway, ClientStream(gateway, sock, peer), certificates)
-
-
-async def _serve(gateway: Gateway, stream: ClientStream, certificates: Certificates | None) -> None:
-    secured = (
-        stream
-        if certificates is None
-        else trio.SSLStream(stream, certificates.context, server_side=True, https_compatible=True)
-    )
-    try:
-        async with trio.open_nursery() as nursery:
-            await _greet(gateway, stream, Watched(secured), nursery)
-            nursery.cancel_scope.cancel()
-    except* (trio_websocket.ConnectionClosed, trio_websocket.ConnectionRejected, trio.BrokenResourceError):
-        gateway.log.debug("websocket closed")
-    except* wire.RemoteProtocolError as group:
-        gateway.counters.protocol_errors_total += 1
-        gateway.log.info("protocol error", detail=str(group.exceptions[0]))
-    except* Exception:
-        gateway.counters.crashes_total += 1
-        gateway.log.exception("connection crashed")
-    finally:
-        gateway.dismiss(stream.peer[0])
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-            await stream.aclose()
-
-
-async def _greet(gateway: Gateway, stream: ClientStream, watched: Watched, nursery: trio.Nursery) -> None:
-    """Shake hands, within the time for a login; then serve."""
-    largest = PACKETS_PER_MESSAGE * (gateway.config.max_frame_size + 8)
-    with trio.move_on_after(gateway.config.login_timeout) as patience:
-        watched.scope = patience
-        request = await trio_websocket.wrap_server_stream(nursery, watched, max_message_size=largest)
-        client = client_of(request.headers, gateway.admission) if gateway.admission.is_proxy(stream.peer[0]) else None
-        if client is not None:
-            stream.rename((client, 0))
-        websocket = await request.accept()
-    if not patience.cancelled_caught:
-        watched.scope = None
-        await _run(gateway, stream, websocket, nursery)
-
-
-async def _run(
-    gateway: Gateway, stream: ClientStream, websocket: trio_websocket.WebSocketConnection, nursery: trio.Nursery
-) -> None:
-    outbox = WebSocketOutbox(gateway.config.outbox_bytes, nursery.cancel_scope)
-    session = ClientSession(gateway, outbox, stream.peer, one_packet_per_write=True)
-    session.open()
-    nursery.start_soon(outbox.drain, websocket)
-    try:
-        while True:
-            message = await websocket.get_message()
-            data = message.encode() if isinstance(message, str) else message
-            if data:
-                await session.on_data(data)
-                stream.is_limited = stream.is_limited and not session.is_ready
-    except trio_websocket.ConnectionClosed:
-        gateway.log.debug("websocket closed", connection_id=session.connection_id)
-    except Exception:
-        gateway.counters.crashes_total += 1
-        gateway.log.exception("connection crashed", connection_id=session.connection_id)
-    finally:
-        session.close()
+        """Send a CLOSE, the answer to the client's if there was one."""
+        if self._reader is not None and not self._is_over:
+            self._is_over = True
+            self._send([frames.encode_close(self._close_code)])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from triolet_protocol import _choice, _codec, _frames, _hot, _limao, _seals
 from triolet_protocol._codec import guess
-from triolet_protocol._crypto import SALT_LENGTH, aes_key, public_key
+from triolet_protocol._crypto import SALT_LENGTH, KeyPair
 from triolet_protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
 from triolet_protocol._events import (
     Batch,
@@ -41,9 +41,9 @@ class Connection:
     __slots__ = (
         "_buffer",
         "_error",
+        "_keys",
         "_limits",
         "_peer",
-        "_private_key",
         "_role",
         "connect_frame",
         "family",
@@ -56,7 +56,7 @@ class Connection:
         self._limits = limits or _DEFAULT_LIMITS
         self._buffer = b""
         self._peer = _NO_PEER
-        self._private_key = b""
+        self._keys: KeyPair | None = None
         self._error: RemoteProtocolError | None = None
         self.connect_frame: _frames.Connect | None = None
         self.state = State.IDLE
@@ -69,12 +69,17 @@ class Connection:
         return self._peer.is_encrypted
 
     @property
+    def is_drained(self) -> bool:
+        """Whether `batch` would bring nothing more before the next bytes come."""
+        return not self._buffer and self._error is None
+
+    @property
     def has_events(self) -> bool:
         """Whether the peer knows EVENT (wire-protocol.md, rule 5)."""
         return self.version >= _codec.FIRST_WITH_EVENTS
 
-    def _agree(self, private_key: bytes, peer_key: str, salt: bytes) -> None:
-        key = aes_key(private_key, peer_key)
+    def _agree(self, keys: KeyPair, peer_key: str, salt: bytes) -> None:
+        key = keys.aes_key(peer_key)
         self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO, key=key, iv=salt[:SALT_LENGTH])
 
     # --- in
@@ -244,8 +249,9 @@ class Connection:
             return ConnAckReceived(frame)
         if frame.server_version:
             self.version = min(self.version, frame.server_version)
-        if frame.server_key:
-            self._agree(self._private_key, frame.server_key, frame.salt.encode())
+        if frame.server_key and self._keys is not None:
+            self._agree(self._keys, frame.server_key, frame.salt.encode())
+            self._keys = None
         self.state = State.READY
         return ConnAckReceived(frame)
 
@@ -270,11 +276,12 @@ class Connection:
         has_keys = encrypt and not (self.family is Family.LIMAO and self.version < 3)
         server_key = ""
         if has_keys:
+            keys = KeyPair(private_key)
             try:
-                self._agree(private_key, connect.client_key, salt)
+                self._agree(keys, connect.client_key, salt)
             except RemoteProtocolError as exc:
                 raise RemoteProtocolError(exc.reason, exc.detail, self.reject(exc.reason)) from None
-            server_key = public_key(private_key)
+            server_key = keys.public
         else:
             self._peer = hot.Peer(self.version, limao=self.family is Family.LIMAO)
         self.connect_frame = None  # nobody needs the token any more
@@ -337,9 +344,9 @@ class Connection:
         family: Family = Family.WUKONG,
     ) -> bytes:
         """Return the CONNECT of a client."""
-        self._private_key = private_key
+        self._keys = KeyPair(private_key)
         self.family, self.version, self.state = family, version, State.PENDING
-        frame = _frames.Connect(version, device_flag, device_id, uid, token, client_timestamp, public_key(private_key))
+        frame = _frames.Connect(version, device_flag, device_id, uid, token, client_timestamp, self._keys.public)
         return _codec.encode(frame, version, family)
 
     def send_message(

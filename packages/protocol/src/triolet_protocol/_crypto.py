@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from triolet_protocol._errors import PayloadError, RemoteProtocolError
 from triolet_protocol._numbers import ReasonCode
@@ -62,26 +61,28 @@ class SessionKeys:
         return md5(b2a_base64(data, newline=False), usedforsecurity=False).hexdigest()
 
 
-def public_key(private_key: bytes) -> str:
-    """Return the base64 public key of a private one (32 bytes)."""
-    public = X25519PrivateKey.from_private_bytes(private_key).public_key()
-    return base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+class KeyPair:
+    """Our half of a key agreement. Making one takes half of its time, so it is made once per connection."""
 
+    __slots__ = ("_private", "public")
 
-def aes_key(private_key: bytes, peer_key: str) -> bytes:
-    """Return the AES key: 16 characters of the hex MD5 of the base64 of the shared secret.
+    def __init__(self, private_key: bytes) -> None:
+        """`private_key` is 32 random bytes."""
+        self._private = X25519PrivateKey.from_private_bytes(private_key)
+        self.public = b2a_base64(self._private.public_key().public_bytes_raw(), newline=False).decode()
 
-    Args:
-        private_key: Our 32 bytes.
-        peer_key: The peer's public key, base64; bytes beyond 32 are ignored.
+    def aes_key(self, peer_key: str) -> bytes:
+        """Return the AES key: 16 characters of the hex MD5 of the base64 of the shared secret.
 
-    Raises:
-        RemoteProtocolError: The peer's key is no key, or one that gives a shared secret of zeros.
-    """
-    try:
-        raw = base64.b64decode(peer_key, validate=True)[:KEY_BYTES]
-        peer = X25519PublicKey.from_public_bytes(raw)
-        shared = X25519PrivateKey.from_private_bytes(private_key).exchange(peer)
-    except (ValueError, binascii.Error):
-        raise RemoteProtocolError(ReasonCode.AUTH_FAIL, "the key of the client is no usable X25519 key") from None
-    return md5(base64.b64encode(shared), usedforsecurity=False).hexdigest()[:16].encode()
+        Args:
+            peer_key: The peer's public key, base64; bytes beyond 32 are ignored.
+
+        Raises:
+            RemoteProtocolError: The peer's key is no key, or one that gives a shared secret of zeros.
+        """
+        try:
+            raw = base64.b64decode(peer_key, validate=True)[:KEY_BYTES]
+            shared = self._private.exchange(X25519PublicKey.from_public_bytes(raw))
+        except (ValueError, binascii.Error):
+            raise RemoteProtocolError(ReasonCode.AUTH_FAIL, "the key of the client is no usable X25519 key") from None
+        return md5(b2a_base64(shared, newline=False), usedforsecurity=False).hexdigest()[:16].encode()

@@ -103,6 +103,11 @@ class JsonConnection:
         self.state = State.IDLE
         self.version = LATEST_VERSION
 
+    @property
+    def is_drained(self) -> bool:
+        """As of `Connection`; that cannot be told without looking."""
+        return False
+
     # --- in
 
     def receive_data(self, data: bytes) -> None:

@@ -113,6 +113,20 @@ class Writer:
                     await self._room.park()
             if scope.cancelled_caught:
                 raise Overloaded("the store's queue (store.queueLimit)", self._queue_limit)
+        self._append(work)
+
+    def enqueue_nowait(self, work: Work) -> None:
+        """Add work in order.
+
+        Raises:
+            WouldBlock: The queue is full.
+            StoreClosed: The store is closing.
+        """
+        if self._weight >= self._queue_limit or self._room:
+            raise trio.WouldBlock
+        self._append(work)
+
+    def _append(self, work: Work) -> None:
         if self.is_closed:
             raise StoreClosed("the store is closed")
         self._queue.append(work)

@@ -1,0 +1,375 @@
+"""What comes in from one client: bytes to packets, packets to the broker; and when the next bytes may come.
+
+Nothing here waits. What has to (a login, sends whose facts must be read or whose queue is full) is a step for a task
+that is started for it; until its steps are done the session is paused, and so it is while too much of what it sent
+waits for the store. Its transport does not read then, until `Outbox.resume` is called.
+"""
+
+import uuid
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import starmap
+from typing import TYPE_CHECKING
+
+import trio
+
+import triolet_protocol as wire
+from triolet_core import Device, Draft, Overloaded, ReasonCode, Receipt, StoreClosed
+from triolet_gateway._admission import Peer
+from triolet_gateway._gateway import Gateway
+from triolet_gateway._login import log_in
+from triolet_gateway._outbox import Outbox
+from triolet_gateway._subscriptions import Subscriptions
+from triolet_gateway._traffic import Traffic
+from triolet_gateway._unacked import Unacked
+
+if TYPE_CHECKING:
+    from triolet_gateway._session import ClientSession
+
+CLOSE_AFTER_ANSWER_S = 1.0
+"""What a refused client has to read its answer."""
+GOOD_BYE_S = 10.0
+"""How long a client that said good-bye waits for its last SENDACKs."""
+BATCHES_AT_ONCE = 16
+"""After so many of one client others have their turn."""
+_NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
+_NOBODY = Device(uid="")
+Step = Callable[[], Awaitable[None]]
+
+
+class Intake(Traffic, ABC):
+    """The half of a session that the transport calls."""
+
+    __slots__ = (
+        "_closing",
+        "_has_begun",
+        "_has_ended",
+        "_in_flight",
+        "_in_flight_bytes",
+        "_is_held",
+        "_is_leaving",
+        "_steps",
+        "_subscriptions",
+        "close_at",
+        "connection",
+        "connection_id",
+        "device",
+        "gateway",
+        "last_activity",
+        "one_packet_per_write",
+        "outbox",
+        "peer",
+        "started_at",
+        "unacked",
+    )
+
+    def __init__(self, gateway: Gateway, outbox: Outbox, peer: Peer, *, one_packet_per_write: bool) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.outbox = outbox
+        self.peer = peer
+        self.one_packet_per_write = one_packet_per_write
+        self.connection: wire.Connection | wire.JsonConnection = wire.Connection(wire.Role.SERVER, gateway.limits)
+        self.connection_id = gateway.new_connection_id()
+        self.device = _NOBODY
+        self.started_at = self.last_activity = trio.current_time()
+        self.close_at = 0.0
+        self._has_begun = self._has_ended = False
+        self._in_flight = self._in_flight_bytes = 0
+        self._is_held = self._is_leaving = False
+        self._steps: deque[Step] | None = None
+        self.unacked: Unacked | None = None
+        self._subscriptions: Subscriptions | None = None
+        self._closing = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the client has logged in."""
+        return self.device is not _NOBODY
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is taken from this client."""
+        return self._closing
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the transport has to wait with what comes next until `Outbox.resume` is called."""
+        return self._is_held or self._steps is not None
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the client has said good-bye and waits for the answers to what it sent before."""
+        return self._is_leaving and not self._has_ended
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether it does not matter to this client's protocol how its bytes are cut."""
+        return self._has_begun and isinstance(self.connection, wire.Connection)
+
+    @abstractmethod
+    def _send(self, frames: Sequence[bytes], *, packets: int = 0) -> bool:
+        """Send frames in one write; `packets` is how many they hold if some are joined."""
+
+    # --- bytes
+
+    def take(self, data: bytes) -> None:
+        """Handle what came in one read; only while it is not paused."""
+        gateway = self.gateway
+        gateway.counters.bytes_in_total += len(data)
+        self.in_packet_bytes += len(data)
+        self.last_activity = trio.current_time()
+        if self._closing or gateway.is_stopping:
+            return  # what a stopping server does not acknowledge the client sends again
+        if self._has_begun or self._begin(data):
+            self.connection.receive_data(data)
+            self.go_on()
+
+    def _begin(self, data: bytes) -> bool:
+        """Choose the protocol by the first byte that is no white space. False if there is nothing to take."""
+        is_json = wire.begins_json(data)
+        if is_json is None:
+            return False
+        self._has_begun = True
+        if not is_json:
+            return True
+        self.outbox.use_text()
+        if self.gateway.config.disable_jsonrpc:
+            self.gateway.counters.protocol_errors_total += 1
+            self.end(_NO_JSON)
+            return False
+        self.connection = wire.JsonConnection(
+            self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write
+        )
+        return True
+
+    def go_on(self) -> None:
+        """Handle what is complete, until there is something to wait for."""
+        count = 0
+        try:
+            while not (self._closing or self._is_held or self._steps is not None):
+                batch = self.connection.batch()
+                if not batch:
+                    return
+                self._on_batch(batch)
+                if self.connection.is_drained:
+                    return
+                count += 1
+                if count == BATCHES_AT_ONCE:
+                    self._later(trio.lowlevel.checkpoint)
+        except wire.RemoteProtocolError as exc:
+            self.on_protocol_error(exc)
+
+    def on_protocol_error(self, error: wire.RemoteProtocolError) -> None:
+        """Tell the log, and end."""
+        self.gateway.counters.protocol_errors_total += 1
+        self.gateway.log.info("protocol error", connection_id=self.connection_id, detail=error.detail)
+        self.end(error.answer)
+
+    def on_crash(self) -> None:
+        """Tell the log of the exception that is being handled; whoever handles it ends the connection."""
+        self._closing = True
+        self.gateway.counters.crashes_total += 1
+        self.gateway.log.exception("connection crashed", connection_id=self.connection_id)
+
+    # --- steps that wait
+
+    def _later(self, step: Step) -> None:
+        """Do something that waits, after what waits already; nothing more is taken until it is done."""
+        if self._steps is None:
+            self._steps = deque()
+            self.gateway.start_soon(self._take_steps)
+        self._steps.append(step)
+
+    async def _take_steps(self) -> None:
+        """Do what waits. An error here ends this connection only."""
+        steps = self._steps
+        try:
+            while steps:
+                await steps.popleft()()
+        except Exception:
+            self.on_crash()
+            self.outbox.abort()
+        self._steps = None
+        if self._is_leaving:
+            self._end_if_answered()
+        elif not self._is_held:
+            self.outbox.resume()
+
+    # --- packets
+
+    def _on_batch(self, batch: wire.Batch) -> None:
+        """Handle a batch, a good-bye after everything else."""
+        self.in_packets += len(batch)
+        if batch.pings:
+            self.gateway.counters.pings_total += batch.pings
+            self._send([self.connection.send(wire.Pong()) for _ in range(batch.pings)])
+        if batch.recvacks:
+            self._on_recvacks(batch)
+        is_leaving = False
+        for event in batch.events:
+            match event:
+                case wire.ConnectReceived():
+                    self._later(partial(self._login, event.connect))
+                case wire.SubReceived():
+                    self._on_sub(event.sub)
+                case wire.AnswerReady():
+                    self._answer(event)
+                case wire.DisconnectReceived():
+                    is_leaving = True
+                case _:
+                    self.gateway.log.debug("event without effect", connection_id=self.connection_id)
+        if batch.sends:
+            self._submit(batch)
+        if is_leaving:
+            self._leave()
+
+    def _answer(self, event: wire.AnswerReady) -> None:
+        if event.error:
+            self.gateway.counters.bad_requests_total += 1
+            self.gateway.log.debug("bad request", connection_id=self.connection_id, detail=event.error)
+        self._send([event.answer])
+
+    async def _login(self, connect: wire.Connect) -> None:
+        gateway = self.gateway
+        login = await log_in(gateway, self.connection, connect, self.connection_id)
+        if login.device is None:
+            self.end(login.answer)
+            return
+        if self._closing:  # its client did not wait
+            return
+        self.device = login.device
+        gateway.broker.presence.register(self._as_session())  # those it displaces are told first
+        self._send([login.answer])
+        if gateway.config.conn_idle_time < gateway.config.login_timeout:
+            gateway.watch(self._as_session())
+
+    @abstractmethod
+    def _as_session(self) -> "ClientSession":
+        """Return this as core knows it."""
+
+    def _on_recvacks(self, batch: wire.Batch) -> None:
+        self.gateway.counters.recvacks_total += batch.recvacks
+        if self.unacked and batch.acked:
+            commands = self.unacked.discard(batch.acked)
+            if not self.unacked:
+                self.gateway.retrying.discard(self._as_session())
+            if commands:
+                self._later(partial(self._confirm, commands))
+
+    async def _confirm(self, commands: Sequence[int]) -> None:
+        for message_id in commands:
+            await self.gateway.broker.commands.confirm(self.device.uid, message_id)
+
+    def _on_sub(self, sub: wire.Sub) -> None:
+        if self._subscriptions is None:
+            gateway = self.gateway
+            self._subscriptions = Subscriptions(gateway.broker, self.device.uid, gateway.config.subscriptions)
+        self._send([self.connection.send(self._subscriptions.on_sub(sub))])
+
+    # --- messages
+
+    def _submit(self, batch: wire.Batch) -> None:
+        gateway = self.gateway
+        drafts, marks = list(starmap(Draft, batch.sends)), batch.marks
+        size = sum([len(draft.payload) for draft in drafts])
+        gateway.counters.sends_total += len(drafts)
+        self.in_messages += len(drafts)
+        self.in_message_bytes += size
+        self._in_flight += len(drafts)
+        self._hold(size)
+
+        def done(receipts: list[Receipt]) -> None:
+            self._hold(-size)
+            self._on_receipts(marks, receipts)
+
+        if gateway.rates is None and self._steps is None:
+            try:
+                gateway.broker.messages.submit_nowait(self.device, drafts, done, self._as_session())
+            except trio.WouldBlock:
+                self._later(partial(self._submit_slowly, drafts, done, size))
+            except StoreClosed:
+                self._hold(-size)
+                self.end()
+        else:
+            self._later(partial(self._submit_slowly, drafts, done, size))
+        if self._is_full or gateway.is_busy:
+            self._is_held = True
+            gateway.held.add(self._as_session())
+
+    async def _submit_slowly(self, drafts: list[Draft], done: Callable[[list[Receipt]], None], size: int) -> None:
+        gateway = self.gateway
+        try:
+            if gateway.rates is not None:
+                await gateway.rates.apply(self.connection_id, self.device.uid, drafts)
+            await gateway.broker.messages.submit(self.device, drafts, done, self._as_session())
+        except Overloaded:
+            done([Receipt(ReasonCode.RATE_LIMIT, 0, 0)] * len(drafts))
+        except StoreClosed:
+            self._hold(-size)
+            self.end()
+        except BaseException:  # whatever it is, nothing was queued
+            self._hold(-size)
+            raise
+
+    def _hold(self, size: int) -> None:
+        self._in_flight_bytes += size
+        self.gateway.hold(size)
+
+    @property
+    def _is_full(self) -> bool:
+        config = self.gateway.config
+        return self._in_flight >= config.in_flight or self._in_flight_bytes >= config.in_flight_bytes
+
+    def _on_receipts(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
+        """Acknowledge. The writer calls this: an error ends this connection only."""
+        try:
+            self._acknowledge(marks, receipts)
+        except Exception:
+            self.on_crash()
+            self.outbox.abort()
+
+    def _acknowledge(self, marks: Sequence[wire.Mark], receipts: Sequence[Receipt]) -> None:
+        self._in_flight -= len(marks)
+        self.gateway.counters.sendacks_total += len(marks)
+        frames = self.connection.encode_sendacks(marks, receipts, apart=self.one_packet_per_write)
+        if not self._has_ended:
+            self._send(frames, packets=len(marks))
+        if self._is_leaving:
+            self._end_if_answered()
+        elif self._is_held:
+            self.look_for_room()
+
+    def look_for_room(self) -> None:
+        """Take more from this client if less waits for the store now."""
+        if self._is_held and not (self._is_full or self.gateway.is_busy):
+            self._is_held = False
+            self.gateway.held.discard(self._as_session())
+            if self._steps is None:
+                self.outbox.resume()
+
+    # --- the end
+
+    def _leave(self) -> None:
+        """The client said good-bye: nobody takes it for online, but it is told what became of its messages."""
+        self.gateway.broker.presence.unregister(self._as_session(), logout=True)
+        self._closing = self._is_leaving = True
+        self.close_at = trio.current_time() + GOOD_BYE_S
+        self.gateway.watch(self._as_session())
+        self._end_if_answered()
+
+    def _end_if_answered(self) -> None:
+        if not (self._in_flight or self._steps is not None or self._has_ended):
+            self.end()
+
+    def end(self, answer: bytes = b"") -> None:
+        """Send a last answer and close soon; nobody takes this device for online any more."""
+        if answer:
+            self.outbox.write([answer])
+        self._closing = self._has_ended = True
+        self.gateway.broker.presence.unregister(self._as_session())
+        self.close_at = trio.current_time() + CLOSE_AFTER_ANSWER_S
+        self.gateway.watch(self._as_session())
+        self.outbox.finish()

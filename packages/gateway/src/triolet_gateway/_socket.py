@@ -1,0 +1,281 @@
+"""One accepted socket: what comes in goes through the layers of its listener to the session, and the other way out.
+
+A connection of plain TCP has no layers. It has no task either: see `_reactor`.
+"""
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVarTuple
+
+import triolet_protocol as wire
+from triolet_gateway._admission import Peer
+from triolet_gateway._gateway import Gateway
+from triolet_gateway._reactor import READ_BYTES, READABLE, WRITABLE
+from triolet_gateway._session import ClientSession
+
+
+class Layer(Protocol):
+    """A protocol between the socket and the session: the header of a balancer, TLS, WebSocket."""
+
+    def receive(self, data: bytes) -> Iterator[bytes]:
+        """Yield what bytes from below say to the layer above; b"" is the peer's good-bye.
+
+        Raises:
+            RemoteProtocolError: The peer broke the protocol; the answer, if there is one, is sent by `finish`.
+        """
+        ...
+
+    def write(self, frames: Sequence[bytes]) -> bool:
+        """Send frames through this layer; as `Outbox.write`."""
+        ...
+
+    def use_text(self) -> None:
+        """As `Outbox.use_text`."""
+        ...
+
+    def finish(self) -> None:
+        """Say good-bye."""
+        ...
+
+
+Layers = tuple[Layer, ...]
+"""Lowest first."""
+Arguments = TypeVarTuple("Arguments")
+
+
+class SocketConnection:
+    """A client's socket, non-blocking. The session's outbox, and a connection of the reactor."""
+
+    __slots__ = (
+        "_gateway",
+        "_interest",
+        "_is_aborted",
+        "_is_finished",
+        "_kept",
+        "_layers",
+        "_pending",
+        "_socket",
+        "session",
+    )
+
+    def __init__(self, gateway: Gateway, sock: socket.socket, peer: Peer, *, one_packet_per_write: bool) -> None:
+        self._gateway = gateway
+        self._socket = sock
+        self._interest = 0
+        self._layers: Layers = ()
+        self._kept: Iterator[bytes] | None = None
+        self._pending: bytearray | None = None
+        self._is_aborted = self._is_finished = False
+        self.session = ClientSession(gateway, self, peer, one_packet_per_write=one_packet_per_write)
+
+    def open(self, layers: Layers = ()) -> None:
+        """Begin to read."""
+        self._layers = layers
+        self._gateway.reactor.add(self._socket.fileno(), self)
+        self._watch(READABLE)
+        self.session.open()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the socket is."""
+        return self._socket.fileno() < 0
+
+    def close(self) -> None:
+        """Close the socket and leave everything."""
+        if self.is_closed:
+            return
+        self._watch(0)
+        self._gateway.reactor.remove(self._socket.fileno())
+        self._socket.close()
+        session = self.session
+        del self.session  # no circle is left for the collector
+        self._gateway.draining.discard(self)
+        self._layers, self._kept, self._pending = (), None, None
+        session.close()
+        self._gateway.dismiss(session.peer[0])
+
+    def _watch(self, interest: int) -> None:
+        if interest != self._interest:
+            self._gateway.reactor.watch(self._socket.fileno(), self._interest, interest)
+            self._interest = interest
+
+    # --- in
+
+    def on_ready(self, events: int) -> int:
+        """Write what waits, read once."""
+        if events & WRITABLE:
+            self._drain()
+        if not events & ~WRITABLE:
+            return 0
+        if self._is_aborted or not self._interest & READABLE:  # paused, and lost meanwhile
+            self.close()
+            return 0
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            data = b""
+        if data:
+            self._guard(self._take, data)
+        else:
+            self._on_end()
+        return len(data)
+
+    def _take(self, data: bytes) -> None:
+        session = self.session
+        if not self._layers or session.is_closing:
+            session.take(data)
+        else:
+            self._kept = _through(self._layers, data)
+            self._feed()
+        if session.is_paused and not self.is_closed:
+            self._watch(self._interest & ~READABLE)
+
+    def _feed(self) -> None:
+        """Hand the session what the layers have, until it is paused or the peer has said good-bye."""
+        kept, session = self._kept, self.session
+        if kept is None:
+            return
+        for chunk in kept:
+            if not chunk:
+                self._on_end()
+                return
+            session.take(chunk)
+            if session.is_paused or session.is_closing:
+                return
+        self._kept = None
+
+    def resume(self) -> None:
+        """Go on where the session had to wait."""
+        if not self.is_closed:
+            self._guard(self._go_on)
+
+    def _go_on(self) -> None:
+        session = self.session
+        session.go_on()
+        if not (session.is_paused or session.is_closing):
+            self._feed()
+        if not (session.is_paused or self.is_closed):
+            self._watch(self._interest | READABLE)
+
+    def _on_end(self) -> None:
+        """The peer sends nothing more: close, but for one that said good-bye and is still owed an answer."""
+        if self.session.is_owed:
+            self._watch(self._interest & ~READABLE)
+            return
+        if self._layers:
+            self.finish()
+        self.close()
+
+    def _guard(self, function: Callable[[*Arguments], None], *arguments: *Arguments) -> None:
+        """Call a function; what it raises is this connection's end."""
+        session = self.session
+        try:
+            function(*arguments)
+        except wire.RemoteProtocolError as exc:
+            session.on_protocol_error(exc)
+        except Exception:
+            session.on_crash()
+            self.close()
+
+    # --- out
+
+    def use_text(self) -> None:
+        """Tell the highest layer; to a socket bytes are bytes."""
+        if self._layers:
+            self._layers[-1].use_text()
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait."""
+        return 0 if self._pending is None else len(self._pending)
+
+    @property
+    def descriptor(self) -> int:
+        """The socket if it has no layers and nothing waits, else -1."""
+        return -1 if self._layers or self._pending is not None else self._socket.fileno()
+
+    def write(self, frames: Sequence[bytes]) -> bool:
+        """Send frames, through the layers if there are any."""
+        if self._layers:
+            return self._layers[-1].write(frames)
+        return self.send(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def send(self, data: bytes) -> bool:
+        """Send bytes to the socket; what it does not take waits."""
+        if self.is_closed:
+            return False
+        limit = self._gateway.config.outbox_bytes
+        if self._pending is not None:
+            if len(self._pending) + len(data) > limit:
+                return False
+            self._pending += data
+            return True
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False  # the reader sees the same and ends the session
+        if sent < len(data):
+            if len(data) - sent > limit:
+                return False
+            self._pending = bytearray(memoryview(data)[sent:])
+            self._gateway.draining.add(self)
+            self._watch(self._interest | WRITABLE)
+        return True
+
+    def _drain(self) -> None:
+        if not self._pending:
+            return
+        try:
+            sent = self._socket.send(self._pending)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.abort()
+            return
+        del self._pending[:sent]
+        if not self._pending:
+            self._pending = None
+            self._gateway.draining.discard(self)
+            self._watch(self._interest & ~WRITABLE)
+            if self._is_finished:
+                self._shutdown(socket.SHUT_WR)
+
+    def finish(self) -> None:
+        """Say good-bye and half-close once everything is out."""
+        if self._is_finished or self.is_closed:
+            return
+        for layer in reversed(self._layers):
+            layer.finish()
+        self._is_finished = True
+        self._watch(self._interest | READABLE)
+        if self._pending is None:
+            self._shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """Shut the socket down in both directions; the reactor's next turn closes it."""
+        if not self.is_closed:
+            self._is_aborted = True
+            self._shutdown(socket.SHUT_RDWR)
+            self._watch(READABLE)
+
+    def _shutdown(self, how: int) -> None:
+        try:
+            self._socket.shutdown(how)
+        except OSError:
+            return  # it is gone already, which is what was wanted
+
+
+def _through(layers: Sequence[Layer], data: bytes) -> Iterator[bytes]:
+    """Yield what bytes of the socket say to the session."""
+    if len(layers) == 1:
+        yield from layers[0].receive(data)
+        return
+    for chunk in layers[0].receive(data):
+        if not chunk:
+            yield chunk
+            return
+        yield from _through(layers[1:], chunk)
