@@ -1,5 +1,6 @@
 //! The compiled twin of `triolet_protocol._hot`, and what builds pages of history: the same input gives the same
-//! output as Python does, which the tests of triolet hold both to. No IO, no clock, no randomness.
+//! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
+//! `send_recvs` writes to sockets that it is given.
 
 mod base64;
 mod keys;
@@ -7,6 +8,7 @@ mod md5;
 mod page;
 mod peer;
 mod read;
+mod send;
 mod write;
 
 use pyo3::prelude::*;
@@ -24,9 +26,11 @@ mod _native {
     #[pymodule_export]
     use crate::read::read_batch;
     #[pymodule_export]
+    use crate::send::send_recvs;
+    #[pymodule_export]
     use crate::write::{write_recvs, write_sendacks};
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 2;
+    const INTERFACE: u32 = 3;
 }

@@ -39,7 +39,7 @@ pub(crate) struct RecvFields(
 );
 
 /// The same, with what all receivers share.
-struct Recv<'a> {
+pub(crate) struct Recv<'a> {
     message_id: i64,
     seq: u32,
     channel_type: u8,
@@ -56,7 +56,7 @@ struct Recv<'a> {
 }
 
 impl<'a> Recv<'a> {
-    fn new(fields: &'a RecvFields) -> PyResult<Self> {
+    pub(crate) fn new(fields: &'a RecvFields) -> PyResult<Self> {
         let RecvFields(
             message_id,
             seq,
@@ -182,16 +182,16 @@ pub fn write_recvs<'py>(
 ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
     let recvs: Vec<Recv> = recvs.iter().map(Recv::new).collect::<PyResult<_>>()?;
     let receivers: Vec<&Peer> = peers.iter().map(Bound::get).collect();
-    let size: usize = recvs.iter().map(|recv| recv.payload.len() + FRAME_OVERHEAD).sum();
-    let (out, ends) = if size * receivers.len() < DETACH_BYTES {
-        encode(&recvs, &receivers)
+    let mut writer = Writer::default();
+    let (out, ends) = if size_of(&recvs) * receivers.len() < DETACH_BYTES {
+        writer.encode(&recvs, &receivers)
     } else {
-        py.detach(|| encode(&recvs, &receivers))
+        py.detach(|| writer.encode(&recvs, &receivers))
     };
     let mut start = 0;
     Ok(ends
-        .into_iter()
-        .map(|end| {
+        .iter()
+        .map(|&end| {
             let bytes = PyBytes::new(py, &out[start..end]);
             start = end;
             bytes
@@ -199,17 +199,9 @@ pub fn write_recvs<'py>(
         .collect())
 }
 
-/// Return the frames of all receivers, and where those of each end.
-fn encode(recvs: &[Recv], receivers: &[&Peer]) -> (Vec<u8>, Vec<usize>) {
-    let mut writer = Writer { ends: vec![0; receivers.len()], ..Writer::default() };
-    for (number, peer) in receivers.iter().enumerate() {
-        match &peer.keys {
-            Some(keys) => writer.encrypted(number, peer, keys, recvs),
-            None => writer.plain(number, peer, recvs),
-        }
-    }
-    writer.flush();
-    (writer.out, writer.ends)
+/// About the bytes of the frames of messages for one receiver.
+pub(crate) fn size_of(recvs: &[Recv]) -> usize {
+    recvs.iter().map(|recv| recv.payload.len() + FRAME_OVERHEAD).sum()
 }
 
 /// One message for one receiver.
@@ -223,7 +215,7 @@ struct Job<'a> {
 
 /// Collects as many frames as there are lanes, then encrypts, signs and writes them.
 #[derive(Default)]
-struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     out: Vec<u8>,
     ends: Vec<usize>,
     jobs: Vec<Job<'a>>,
@@ -233,6 +225,21 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
+    /// Return the frames of all receivers, and where those of each end; what was there before is overwritten.
+    pub(crate) fn encode(&mut self, recvs: &'a [Recv<'a>], receivers: &[&'a Peer]) -> (&[u8], &[usize]) {
+        self.out.clear();
+        self.ends.clear();
+        self.ends.resize(receivers.len(), 0);
+        for (number, peer) in receivers.iter().enumerate() {
+            match &peer.keys {
+                Some(keys) => self.encrypted(number, peer, keys, recvs),
+                None => self.plain(number, peer, recvs),
+            }
+        }
+        self.flush();
+        (&self.out, &self.ends)
+    }
+
     fn plain(&mut self, number: usize, peer: &Peer, recvs: &[Recv]) {
         self.flush();
         for recv in recvs {

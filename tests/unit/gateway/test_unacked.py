@@ -1,7 +1,7 @@
 """Deliveries that wait for their acknowledgement are bounded, by count and by bytes."""
 
-from triolet_core.model import SYNC_ONCE, ChannelKey, Message
-from triolet_gateway._unacked import Unacked, entries_of
+from triolet_core.model import NO_PERSIST, SYNC_ONCE, ChannelKey, Message
+from triolet_gateway._unacked import Unacked, runs_of
 
 REPEATS = 2
 
@@ -14,26 +14,31 @@ def ids(unacked: Unacked, now: float = 10.0) -> list[int]:
     return [each.message_id for each in unacked.take_due(now, 60)]
 
 
+def add(unacked: Unacked, messages: list[Message], due: float = 1) -> None:
+    runs = runs_of(messages, due, REPEATS)
+    unacked.add(runs, sum(len(run.ids) for run in runs), sum(run.size for run in runs))
+
+
 def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
     unacked = Unacked(3, 1000)
-    unacked.add(entries_of([message(n) for n in range(5)], 1, REPEATS))
+    add(unacked, [message(n) for n in range(5)])
     assert ids(unacked) == [2, 3, 4]
 
 
 def test_the_oldest_are_forgotten_when_they_are_too_large() -> None:
     unacked = Unacked(100, 1000)
-    unacked.add(entries_of([message(1, 400), message(2, 400), message(3, 400)], 1, REPEATS))
+    add(unacked, [message(1, 400), message(2, 400), message(3, 400)])
     assert ids(unacked) == [2, 3]
     unacked.discard([2])
-    unacked.add(entries_of([message(4, 600)], 1, REPEATS))
+    add(unacked, [message(4, 600)])
     assert ids(unacked, 100) == [3, 4]
-    unacked.add(entries_of([message(5, 2000)], 1, REPEATS))
+    add(unacked, [message(5, 2000)])
     assert len(unacked) == 0
 
 
 def test_each_is_repeated_so_often_and_no_more() -> None:
     unacked = Unacked(10, 1000)
-    unacked.add(entries_of([message(1)], 10, REPEATS))
+    add(unacked, [message(1)], 10)
     assert ids(unacked, 9) == []
     assert ids(unacked, 10) == [1]
     assert ids(unacked, 69) == []
@@ -44,5 +49,56 @@ def test_each_is_repeated_so_often_and_no_more() -> None:
 
 def test_what_was_confirmed_and_is_a_command_is_told() -> None:
     unacked = Unacked(10, 1000)
-    unacked.add(entries_of([message(1), message(2, flags=SYNC_ONCE)], 1, REPEATS))
+    add(unacked, [message(1), message(2, flags=SYNC_ONCE)])
     assert unacked.discard([1, 2, 3]) == [2]
+
+
+def test_what_is_confirmed_in_order_is_done_with() -> None:
+    unacked = Unacked(10, 1000)
+    add(unacked, [message(n, 10) for n in (1, 2, 3)])
+    add(unacked, [message(n, 10) for n in (4, 5, 6)], 2)
+    assert unacked.discard([1, 2]) == []
+    assert len(unacked) == 4
+    assert unacked.discard([3, 4]) == []
+    assert ids(unacked) == [5, 6]
+    unacked.discard([5, 6])
+    assert len(unacked) == 0
+    add(unacked, [message(7, 995)])
+    assert ids(unacked) == [7]
+
+
+def test_what_is_confirmed_in_any_order_is_done_with() -> None:
+    unacked = Unacked(10, 1000)
+    add(unacked, [message(n) for n in (1, 2, 3)])
+    add(unacked, [message(n, flags=SYNC_ONCE) for n in (4, 5)])
+    assert unacked.discard([5, 99, 2]) == [5]
+    add(unacked, [message(6), message(7)])
+    assert unacked.discard([6, 1, 7]) == []
+    assert ids(unacked) == [3, 4]
+    assert unacked.discard([4, 3]) == [4]
+    assert len(unacked) == 0
+
+
+def test_runs_are_shared_and_each_session_is_done_with_its_own() -> None:
+    one, other = Unacked(300, 1000), Unacked(2, 1000)
+    runs = runs_of([message(n) for n in range(100)], 1, REPEATS)
+    for unacked in (one, other):
+        unacked.add(runs, 100, 100)
+    one.discard(list(range(99)))
+    assert ids(one) == [99]
+    assert ids(other) == [98, 99]
+
+
+def test_only_what_is_stored_is_kept() -> None:
+    unacked = Unacked(10, 1000)
+    add(unacked, [message(1), message(2, flags=NO_PERSIST)])
+    assert ids(unacked) == [1]
+
+
+def test_a_repeat_that_is_delivered_again_counts_once() -> None:
+    unacked = Unacked(10, 1000)
+    add(unacked, [message(1, 5)])
+    add(unacked, [message(1, 5), message(2, 5)])
+    assert sorted(ids(unacked)) == [1, 2]
+    unacked.discard([1, 2])
+    assert len(unacked) == 0

@@ -218,7 +218,7 @@ class _AfterCommit:
                     for channel, client_msg_no in work.streams:
                         self._streams.begin(channel, client_msg_no)
         if deliveries and self._lanes is not None and self._commits is not None:
-            stored = [delivery.message for delivery in deliveries if delivery.message.seq]
+            stored = [message for delivery in deliveries for message in delivery.messages if message.seq]
             if stored:
                 self._commits.announce(stored)
             if is_changed:

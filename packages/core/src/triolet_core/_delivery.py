@@ -32,15 +32,19 @@ MOST_COLLECTED = 16_000
 
 @attrs.define(eq=False)
 class Delivery:
-    """One message on its way, and the session that sent it, which gets no copy."""
+    """Messages of one channel on their way, and the session that sent them, which gets no copy."""
 
-    message: Message
+    messages: list[Message]
     exclude: Session | None
     to_uids: tuple[str, ...] = ()
 
 
 def _run_of(delivery: Delivery) -> tuple[ChannelKey, Session | None, tuple[str, ...]]:
-    return delivery.message.channel, delivery.exclude, delivery.to_uids
+    return delivery.messages[0].channel, delivery.exclude, delivery.to_uids
+
+
+def _count(batch: Sequence[Delivery]) -> int:
+    return sum([len(delivery.messages) for delivery in batch])
 
 
 @attrs.define(eq=False)
@@ -67,14 +71,24 @@ class _Collected:
 
     def __init__(self) -> None:
         self._start = _Trail([])
+        self._first: tuple[Sequence[Session], list[Message]] | None = None
+        """The first run; it has no trails while it is the only one."""
         self._trails: dict[Session, _Trail] = {}
         self._runs = 0
         self.count = 0
 
     def add(self, sessions: Sequence[Session], messages: list[Message]) -> None:
         """Add a run of messages that all these sessions get."""
-        self._runs += 1
         self.count += len(sessions) * len(messages)
+        if self._first is None:
+            self._first = (sessions, messages)
+            return
+        if not self._runs:
+            self._follow(*self._first)
+        self._follow(sessions, messages)
+
+    def _follow(self, sessions: Sequence[Session], messages: list[Message]) -> None:
+        self._runs += 1
         number, trails, start = self._runs, self._trails, self._start
         for session in sessions:
             before = trails.get(session, start)
@@ -85,11 +99,23 @@ class _Collected:
 
     def groups(self) -> Iterator[tuple[list[Message], list[Session]]]:
         """Yield messages, and the sessions of one class that get exactly them."""
+        if self._first is not None and not self._runs:
+            yield from self._only(*self._first)
+            return
         groups: dict[tuple[_Trail, type[Session]], list[Session]] = {}
         for session, trail in self._trails.items():
             groups.setdefault((trail, type(session)), []).append(session)
         for (trail, _), sessions in groups.items():
             yield trail.all_messages(), sessions
+
+    def _only(
+        self, sessions: Sequence[Session], messages: list[Message]
+    ) -> Iterator[tuple[list[Message], list[Session]]]:
+        by_class: dict[type[Session], list[Session]] = {}
+        for session in sessions:
+            by_class.setdefault(type(session), []).append(session)
+        for those in by_class.values():
+            yield messages, those
 
 
 class Lanes:
@@ -119,7 +145,7 @@ class Lanes:
         """Give committed messages to their lanes, in order; waits while a lane is full."""
         by_lane: dict[int, list[Delivery]] = {}
         for delivery in deliveries:
-            by_lane.setdefault(hash(delivery.message.channel) % LANES, []).append(delivery)
+            by_lane.setdefault(hash(delivery.messages[0].channel) % LANES, []).append(delivery)
         for lane, batch in by_lane.items():
             self._waiting += 1
             await self._senders[lane].send(batch)
@@ -131,18 +157,20 @@ class Lanes:
 
     async def _serve(self, receive: trio.MemoryReceiveChannel[list[Delivery]]) -> None:
         async for batch in receive:
-            taken = 1
+            taken, count = 1, _count(batch)
             try:
-                while len(batch) < MOST_COLLECTED:
-                    batch += receive.receive_nowait()
+                while count < MOST_COLLECTED:
+                    more = receive.receive_nowait()
                     taken += 1
+                    count += _count(more)
+                    batch += more
             except trio.WouldBlock:
                 pass  # that was everything
             try:
                 await self._deliver(batch)
             except Exception:  # foreign code (a session, a data source) must not end the lane
                 self.failed += 1
-                self._log.exception("delivery failed", messages=len(batch))
+                self._log.exception("delivery failed", messages=count)
             self._waiting -= taken
             if not self._waiting:
                 self._idle.unpark_all()
@@ -150,15 +178,16 @@ class Lanes:
     async def _deliver(self, batch: Sequence[Delivery]) -> None:
         collected = _Collected()
         for (channel, exclude, to_uids), run in groupby(batch, _run_of):
-            messages = [delivery.message for delivery in run]
+            messages = [message for delivery in run for message in delivery.messages]
             try:
                 uids = frozenset(to_uids) or await self._channels.recipients(channel)
             except BackendError:
                 self.failed += len(messages)  # logged by the hook; the messages are stored and come by sync
                 continue
             collected.add(self._sessions(uids, exclude), messages)
-            for message in messages:
-                self._report_offline(message, uids)
+            if self._hooks.offline_messages.has_subscribers:
+                for message in messages:
+                    self._report_offline(message, uids)
             if collected.count >= MOST_COLLECTED:
                 await self._push(collected)
                 collected = _Collected()
@@ -182,11 +211,10 @@ class Lanes:
                     await trio.lowlevel.checkpoint()
 
     def _report_offline(self, message: Message, uids: frozenset[str]) -> None:
-        topic = self._hooks.offline_messages
-        if not topic.has_subscribers or message.flags & NO_PERSIST or message.channel.type == ChannelType.AGENT:
+        if message.flags & NO_PERSIST or message.channel.type == ChannelType.AGENT:
             return
         reachable = self._presence.is_reachable
         offline = tuple(uid for uid in uids if uid not in (message.sender, SYSTEM_UID) and not reachable(uid))
         if offline:
             self.offline += len(offline)
-            topic.publish(OfflineMessage(message=message, to_uids=offline))
+            self._hooks.offline_messages.publish(OfflineMessage(message=message, to_uids=offline))

@@ -8,6 +8,7 @@ import trio
 
 from triolet_core import _permission, speedups
 from triolet_core._channels import Channels
+from triolet_core._drafts import drafts_alike, is_plausible
 from triolet_core._facts import Facts
 from triolet_core._send_batch import Done, Judged, SendBatch
 from triolet_core.compat import Compat
@@ -16,7 +17,6 @@ from triolet_core.errors import BackendError, StoreError
 from triolet_core.hooks import Hooks, SendRequest
 from triolet_core.model import (
     DUP,
-    MAX_ID_BYTES,
     NO_PERSIST,
     SYNC_ONCE,
     ChannelKey,
@@ -40,6 +40,7 @@ from triolet_core.store._sealer import Sealer
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
 _LAST_SEQ = 2**63
+_SUCCESS = int(ReasonCode.SUCCESS)
 _compiled = speedups.find(os.environ)
 
 
@@ -79,8 +80,13 @@ class Messages:
             StoreClosed: The server is stopping.
         """
         verdicts: dict[tuple[str, int], tuple[ChannelKey, int]] = {}
-        judged = [await self._judge(sender, draft, verdicts) for draft in drafts]
-        self.refused += sum(each.reason != ReasonCode.SUCCESS for each in judged)
+        judged = []
+        one_by_one = sender.is_server or self._hooks.authorize_send.is_answered
+        for draft, more in drafts_alike(drafts, self._config.max_payload_bytes, one_by_one=one_by_one):
+            each = await self._judge(sender, draft, verdicts)
+            each.more = more
+            judged.append(each)
+        self.refused += _refused_among(judged)
         batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
         await self._store.writer.enqueue(batch)
 
@@ -94,9 +100,13 @@ class Messages:
         if sender.is_server or self._hooks.authorize_send.is_answered:
             raise trio.WouldBlock
         verdicts: dict[tuple[str, int], Judged] = {}
-        judged = [self._judge_nowait(sender, draft, verdicts) for draft in drafts]
+        judged = []
+        for draft, more in drafts_alike(drafts, self._config.max_payload_bytes):
+            each = self._judge_nowait(sender, draft, verdicts)
+            each.more = more
+            judged.append(each)
         self._store.writer.enqueue_nowait(SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget))
-        self.refused += sum([each.reason != ReasonCode.SUCCESS for each in judged])
+        self.refused += _refused_among(judged)
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
         """Send drafts of one sender, in order; returns a receipt per draft after the commit."""
@@ -161,13 +171,13 @@ class Messages:
         `verdicts` holds what was decided for the channels of this batch, so that each is looked at once.
         """
         kind = draft.channel_type
-        if draft.refusal or not _is_plausible(draft, self._config.max_payload_bytes):
+        if draft.refusal or not is_plausible(draft, self._config.max_payload_bytes):
             return _refuse(draft)
         verdict = verdicts.get((draft.channel_id, kind))
         if verdict is None:
             verdict = verdicts[draft.channel_id, kind] = await self._verdict(sender, draft)
         key, reason = verdict
-        if reason == ReasonCode.SUCCESS and self._hooks.authorize_send.is_answered:
+        if reason == _SUCCESS and self._hooks.authorize_send.is_answered:
             reason = await self._ask(sender, draft, key)
         if draft.flags & DUP:
             draft.flags &= ~DUP
@@ -177,7 +187,7 @@ class Messages:
 
     def _judge_nowait(self, sender: Device, draft: Draft, verdicts: dict[tuple[str, int], Judged]) -> Judged:
         """Decide on a draft by what is known; `verdicts` as in `_judge`."""
-        if draft.refusal or not _is_plausible(draft, self._config.max_payload_bytes):
+        if draft.refusal or not is_plausible(draft, self._config.max_payload_bytes):
             return _refuse(draft)
         place = (draft.channel_id, draft.channel_type)
         verdict = verdicts.get(place)
@@ -393,12 +403,5 @@ def _refuse(draft: Draft) -> Judged:
     return Judged(draft, ChannelKey("", draft.channel_type), reason, persist=False)
 
 
-def _is_plausible(draft: Draft, max_payload: int) -> bool:
-    """Whether the ids and the payload are within their bounds; ids hold no NUL."""
-    return (
-        0 < len(draft.channel_id.encode()) <= MAX_ID_BYTES * 2 + 1
-        and "\0" not in draft.channel_id
-        and len(draft.client_msg_no.encode()) <= MAX_ID_BYTES
-        and len(draft.topic.encode()) <= MAX_ID_BYTES
-        and len(draft.payload) <= max_payload
-    )
+def _refused_among(judged: Sequence[Judged]) -> int:
+    return sum([1 + len(each.more) for each in judged if each.reason != _SUCCESS])

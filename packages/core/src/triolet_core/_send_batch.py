@@ -1,7 +1,6 @@
 """What a send does in the write transaction, and how it is acknowledged after the commit."""
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
@@ -17,6 +16,7 @@ from triolet_core.store._tables import ChangeList, put_position
 
 _OPENS_FOR_BOTH_ENDS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
+_SUCCESS = int(ReasonCode.SUCCESS)
 Done = Callable[[list[Receipt]], None]
 
 
@@ -30,6 +30,17 @@ class Judged:
     persist: bool
     command_for: frozenset[str] = frozenset()
     """Whose command queues it goes into."""
+    more: Sequence[Draft] = ()
+    """Drafts that follow it and are judged alike."""
+
+    def is_like(self, other: "Judged") -> bool:
+        """Whether both have the same verdict; the channels of one batch are mostly the same object."""
+        return (
+            (self.channel is other.channel or self.channel == other.channel)
+            and self.reason == other.reason
+            and self.persist == other.persist
+            and self.command_for == other.command_for
+        )
 
 
 @attrs.define(eq=False)
@@ -54,7 +65,7 @@ class SendBatch:
     @property
     def weight(self) -> int:
         """Messages in the batch."""
-        return len(self.judged)
+        return sum([1 + len(each.more) for each in self.judged])
 
     def run(self, sealer: Sealer) -> None:
         """Seal every accepted draft, runs of one channel together."""
@@ -64,25 +75,26 @@ class SendBatch:
         self.streams = []
         if self.before is not None and not self.before(sealer):
             return
-        for (channel, reason, persist, command_for), run in groupby(self.judged, _run_of):
-            drafts = [each.draft for each in run]
-            if reason != ReasonCode.SUCCESS:
-                self.receipts += [Receipt(reason, message_id, 0) for message_id in sealer.block(len(drafts))]
-            elif persist:
-                commands = self._store(sealer, channel, drafts)
-                if command_for:
-                    _commands.enqueue(sealer, sorted(command_for), commands)
+        for first, drafts in _runs_of(self.judged):
+            if first.reason != _SUCCESS:
+                self.receipts += [Receipt(first.reason, message_id, 0) for message_id in sealer.block(len(drafts))]
+            elif first.persist:
+                commands = self._store(sealer, first.channel, drafts)
+                if first.command_for:
+                    _commands.enqueue(sealer, sorted(first.command_for), commands)
             else:
-                self._pass_on(sealer, channel, drafts)
+                self._pass_on(sealer, first.channel, drafts)
 
     def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> list[Message]:
         fresh = []
+        has_lists = any(draft.to_uids for draft in drafts)
         for draft, (message, is_new) in zip(drafts, sealer.append(channel, self.sender, drafts), strict=True):
-            self.receipts.append(Receipt(ReasonCode.SUCCESS, message.message_id, message.seq))
+            self.receipts.append(Receipt(_SUCCESS, message.message_id, message.seq))
             if not is_new:
                 continue
             fresh.append(message)
-            self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
+            if has_lists:
+                self.deliveries.append(Delivery([message], self.exclude, draft.to_uids))
             if draft.to_uids:
                 self._list(sealer, channel, draft.to_uids)
             elif message.seq == 1:
@@ -90,6 +102,8 @@ class SendBatch:
             if draft.is_stream:
                 _stream_events.register(sealer, message)
                 self.streams.append((channel, message.client_msg_no))
+        if fresh and not has_lists:
+            self.deliveries.append(Delivery(fresh, self.exclude))
         return fresh
 
     def _list(self, sealer: Sealer, channel: ChannelKey, uids: tuple[str, ...]) -> None:
@@ -101,24 +115,35 @@ class SendBatch:
 
     def _pass_on(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> None:
         for message_id, draft in zip(sealer.block(len(drafts)), drafts, strict=True):
-            self.receipts.append(Receipt(ReasonCode.SUCCESS, message_id, 0))
+            self.receipts.append(Receipt(_SUCCESS, message_id, 0))
             message = sealer.message(message_id, channel, self.sender, draft)
-            self.deliveries.append(Delivery(message, self.exclude, draft.to_uids))
+            self.deliveries.append(Delivery([message], self.exclude, draft.to_uids))
 
     def finish(self, error: Exception | None) -> None:
         """Acknowledge: after the commit, or with SYSTEM_ERROR where nothing was written."""
         self.error = error
         if error is not None:
             self.deliveries = []
-            self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * len(self.judged)
+            self.receipts = [Receipt(ReasonCode.SYSTEM_ERROR, 0, 0)] * self.weight
         for channel in self.changed:
             if self.forget is not None:
                 self.forget(channel)
         self.done(self.receipts)
 
 
-def _run_of(judged: Judged) -> tuple[ChannelKey, int, bool, frozenset[str]]:
-    return judged.channel, judged.reason, judged.persist, judged.command_for
+def _runs_of(judged: Sequence[Judged]) -> Iterator[tuple[Judged, list[Draft]]]:
+    """Yield drafts that are judged alike and follow each other, with the first of them as it was judged."""
+    first: Judged | None = None
+    drafts: list[Draft] = []
+    for each in judged:
+        if first is not None and each.is_like(first):
+            drafts += (each.draft, *each.more)
+            continue
+        if first is not None:
+            yield first, drafts
+        first, drafts = each, [each.draft, *each.more]
+    if first is not None:
+        yield first, drafts
 
 
 def _open_conversations(sealer: Sealer, channel: ChannelKey, sender: str) -> None:

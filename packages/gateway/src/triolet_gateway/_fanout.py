@@ -1,26 +1,88 @@
 """The same messages for many connections, and events."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
+from typing import TYPE_CHECKING, cast
+
+import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
+from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelKey, ChannelType, peer_of, plain_channel
+from triolet_gateway._unacked import Unacked, bytes_of, runs_of
+
+if TYPE_CHECKING:
+    from triolet_gateway._session import ClientSession
 
 
-def encode_alike(
-    recvs: Sequence[wire.RecvFields], connections: Sequence[wire.Connection | wire.JsonConnection], *, apart: bool
-) -> Iterable[Sequence[bytes]]:
-    """Return the frames of messages for each of some connections of one protocol; joined, or each `apart`."""
-    if isinstance(connections[0], wire.JsonConnection):
-        return repeat(connections[0].encode_recvs(recvs), len(connections))  # not encrypted, hence the same for all
-    receivers = [each for each in connections if isinstance(each, wire.Connection)]
-    steps = [[recv] for recv in recvs] if apart else [recvs]
-    return zip(*[wire.encode_recvs(step, receivers) for step in steps], strict=True)
+SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+"""Channels that each of two ends sees under the name of the other."""
 
 
-def bytes_of(messages: Sequence[Message]) -> int:
-    """Return the bytes of the payloads."""
-    return sum([len(message.payload) for message in messages])
+def recvs_of(messages: Sequence[Message], uid: str) -> list[wire.RecvFields]:
+    """Return what the RECVs of messages say to a user; neighbours are mostly of one channel and sender."""
+    channel: ChannelKey | None = None
+    channel_id, sender, shown_sender, dropped = "", "", "", 0
+    recvs = []
+    for message in messages:
+        if message.sender != sender or message.channel is not channel or message.flags & SYNC_ONCE:
+            sender, channel = message.sender, message.channel
+            key = plain_channel(channel) if message.flags & SYNC_ONCE else channel
+            channel_id = peer_of(key, uid) if key.type in SEES_PEER else key.id
+            shown_sender = "" if sender == SYSTEM_UID else sender
+            dropped = RED_DOT if sender == uid else 0
+            if message.flags & SYNC_ONCE:
+                channel = None
+        recvs.append(wire.recv_fields(message, channel_id, shown_sender, message.flags & ~dropped))
+    return recvs
+
+
+def push_alike(
+    sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields], messages: Sequence[Message]
+) -> int:
+    """Send messages, all of a session in one write, to sessions of one protocol and transport that see them alike.
+
+    What has to be kept is repeated until RECVACK.
+
+    Returns:
+        How many sessions took them.
+    """
+    gateway, count = sessions[0].gateway, len(messages)
+    config = gateway.config
+    size = bytes_of(messages)
+    runs = runs_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
+    sizes, left = _send(sessions, recvs)
+    for session, length in zip(sessions, sizes, strict=True):
+        session.out_messages += count
+        session.out_message_bytes += size
+        session.out_packets += count
+        session.out_packet_bytes += length
+    if runs:
+        kept, kept_size = sum([len(run.ids) for run in runs]), sum([run.size for run in runs])
+        for session in sessions:
+            if session.unacked is None:
+                session.unacked = Unacked(config.unacked, config.unacked_bytes)
+            session.unacked.add(runs, kept, kept_size)
+        gateway.retrying.update(sessions)
+    gateway.counters.receives_total += count * len(sessions)
+    gateway.counters.bytes_out_total += sum(sizes)
+    return len(sessions) - sum([not sessions[number].write_counted(frames) for number, frames in left])
+
+
+def _send(
+    sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields]
+) -> tuple[Sequence[int], Sequence[tuple[int, Sequence[bytes]]]]:
+    """Encode messages and send them where nothing waits; returns the length for each session, and what is left."""
+    first = sessions[0].connection
+    if isinstance(first, wire.JsonConnection):
+        texts = first.encode_recvs(recvs)  # not encrypted, hence the same for all
+        return [sum(map(len, texts))] * len(sessions), list(enumerate(repeat(texts, len(sessions))))
+    connections = cast("list[wire.Connection]", [session.connection for session in sessions])
+    if sessions[0].one_packet_per_write:
+        apart = list(zip(*[wire.encode_recvs([recv], connections) for recv in recvs], strict=True))
+        return [sum(map(len, frames)) for frames in apart], list(enumerate(apart))
+    sizes, left = wire.send_recvs(recvs, connections, [session.outbox.descriptor for session in sessions])
+    return sizes, [(number, [frames]) for number, frames in left]
 
 
 def frame_of(event: Event, connection: wire.Connection | wire.JsonConnection, limit: int) -> bytes | None:

@@ -3,21 +3,20 @@
 import math
 import os
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from triolet_core import Broker, Message, ReasonCode
+from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
 from triolet_gateway._reactor import Reactor
 from triolet_gateway._streams import StreamWriters
-from triolet_gateway._unacked import Entry, entries_of
 from triolet_protocol import KeyPair, Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -191,10 +190,6 @@ class Gateway:
             session.expire()
         elif session in self.sessions:
             self.watch(session)
-
-    def entries(self, messages: Sequence[Message]) -> dict[int, Entry]:
-        """Return what of messages that go out now has to be repeated until it is acknowledged."""
-        return entries_of(messages, trio.current_time() + self.config.retry_interval, self.config.retry_max_count)
 
     async def retry_forever(self) -> None:
         """Repeat deliveries that were not acknowledged."""

@@ -54,7 +54,6 @@ class Intake(Traffic, ABC):
         "_is_leaving",
         "_steps",
         "_subscriptions",
-        "_unacked",
         "close_at",
         "connection",
         "connection_id",
@@ -65,6 +64,7 @@ class Intake(Traffic, ABC):
         "outbox",
         "peer",
         "started_at",
+        "unacked",
         "watched_at",
     )
 
@@ -85,7 +85,7 @@ class Intake(Traffic, ABC):
         self._in_flight = self._in_flight_bytes = 0
         self._is_held = self._is_leaving = False
         self._steps: deque[Step] | None = None
-        self._unacked: Unacked | None = None
+        self.unacked: Unacked | None = None
         self._subscriptions: Subscriptions | None = None
         self._closing = False
 
@@ -264,9 +264,9 @@ class Intake(Traffic, ABC):
 
     def _on_recvacks(self, batch: wire.Batch) -> None:
         self.gateway.counters.recvacks_total += batch.recvacks
-        if self._unacked and batch.acked:
-            commands = self._unacked.discard(batch.acked)
-            if not self._unacked:
+        if self.unacked and batch.acked:
+            commands = self.unacked.discard(batch.acked)
+            if not self.unacked:
                 self.gateway.retrying.discard(self._as_session())
             if commands:
                 self._later(partial(self._confirm, commands))

@@ -26,6 +26,7 @@ class StreamOutbox:
         self._frames: deque[bytes] = deque()
         self._is_finished = False
         self.pending = 0
+        self.descriptor = -1
 
     def use_text(self) -> None:
         """Go on: bytes are bytes here."""

@@ -20,6 +20,15 @@ class Outbox(Protocol):
         """Bytes that wait."""
         ...
 
+    @property
+    def descriptor(self) -> int:
+        """A socket that takes frames as they are, before anything else; -1 if there is none or bytes wait.
+
+        What it does not take is to be written before anything else is. Not to be used after the next checkpoint,
+        since the socket may be closed by then.
+        """
+        ...
+
     def resume(self) -> None:
         """Call the session's `go_on` and hand it what was kept while it was paused, soon."""
         ...

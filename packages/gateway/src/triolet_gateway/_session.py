@@ -1,23 +1,20 @@
 """One client as core sees it: how it lives, and what goes out to it. What comes in is in `_intake`."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 
 import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
-from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelType, peer_of, plain_channel
 from triolet_core.session import ConnectionStatistics
-from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
+from triolet_gateway._fanout import SEES_PEER, frame_of, push_alike, recvs_of
 from triolet_gateway._guard import guarded
 from triolet_gateway._intake import Intake
 from triolet_gateway._traffic import statistics_of
-from triolet_gateway._unacked import Entry, Unacked
-
-_SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
 
-@guarded("acknowledge", "expire", "kick", "push", "push_event", "retry", "_deliver", "_settle")
+@guarded("acknowledge", "expire", "kick", "push", "push_event", "retry", "write_counted", "_settle")
 class ClientSession(Intake):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
@@ -84,37 +81,24 @@ class ClientSession(Intake):
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        recvs = [self._recv(message) for message in messages]
-        frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
-        return self._deliver(frames, len(messages), bytes_of(messages), self.gateway.entries(messages))
+        return bool(push_alike([self], recvs_of(messages, self.device.uid), messages))
 
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
         """Encode messages once for all who see them alike: everybody but their senders, and the ends of a pair."""
-        if len(sessions) == 1 or any(message.channel.type in _SEES_PEER for message in messages):
+        if len(sessions) == 1 or any(message.channel.type in SEES_PEER for message in messages):
             return sum([session.push(messages) for session in sessions])
         senders = {message.sender for message in messages}
-        alike: dict[tuple[type, bool], list[ClientSession]] = {}
+        alike: defaultdict[tuple[type, bool], list[ClientSession]] = defaultdict(list)
         taken = 0
         for session in sessions:
             if session.device.uid in senders:
                 taken += session.push(messages)
             elif not session._closing:
-                alike.setdefault((type(session.connection), session.one_packet_per_write), []).append(session)
-        return taken + sum([_push_alike(group, messages) for group in alike.values()])
-
-    def _deliver(self, frames: Sequence[bytes], count: int, size: int, entries: Mapping[int, Entry]) -> bool:
-        """Send the encoded messages, `count` of `size` payload bytes."""
-        gateway = self.gateway
-        gateway.counters.receives_total += count
-        self.out_messages += count
-        self.out_message_bytes += size
-        if entries:
-            if self._unacked is None:
-                self._unacked = Unacked(gateway.config.unacked, gateway.config.unacked_bytes)
-            self._unacked.add(entries, size if len(entries) == count else None)
-            gateway.retrying.add(self)
-        return self._send(frames, packets=count)
+                alike[type(session.connection), session.one_packet_per_write].append(session)
+        for group in alike.values():
+            taken += push_alike(group, recvs_of(messages, group[0].device.uid), messages)
+        return taken
 
     def push_event(self, event: Event) -> bool:
         """Send an event to a client that can read it."""
@@ -129,22 +113,15 @@ class ClientSession(Intake):
         self.gateway.counters.events_total += 1
         return self._send([frame])
 
-    def _recv(self, message: Message) -> wire.RecvFields:
-        uid, sender = self.device.uid, message.sender
-        key = plain_channel(message.channel) if message.flags & SYNC_ONCE else message.channel
-        channel_id = peer_of(key, uid) if key.type in _SEES_PEER else key.id
-        flags = message.flags & ~RED_DOT if sender == uid else message.flags
-        return wire.recv_fields(message, channel_id, "" if sender == SYSTEM_UID else sender, flags)
-
     def retry(self, now: float) -> None:
         """Repeat what is due, byte for byte."""
-        unacked = self._unacked
+        unacked = self.unacked
         due = unacked.take_due(now, self.gateway.config.retry_interval) if unacked else ()
         if not unacked:
             self.gateway.retrying.discard(self)
         if due:
             self.gateway.counters.repeats_total += len(due)
-            recvs = [self._recv(message) for message in due]
+            recvs = recvs_of(due, self.device.uid)
             frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
             self._send(frames, packets=len(due))
 
@@ -158,6 +135,10 @@ class ClientSession(Intake):
         self.gateway.counters.bytes_out_total += size
         self.out_packets += packets or len(frames)
         self.out_packet_bytes += size
+        return self.write_counted(frames)
+
+    def write_counted(self, frames: Sequence[bytes]) -> bool:
+        """Give frames that are counted to the outbox. False if it is full: the client reads too slowly and is left."""
         if self.outbox.write(frames):
             return True
         if not self._closing:
@@ -166,13 +147,3 @@ class ClientSession(Intake):
             self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
         self.outbox.abort()
         return False
-
-
-def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
-    """Serve sessions of one protocol and transport for which messages look the same."""
-    first = sessions[0]
-    recvs = [first._recv(message) for message in messages]
-    encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
-    entries, count, size = first.gateway.entries(messages), len(messages), bytes_of(messages)
-    pairs = zip(sessions, encoded, strict=True)
-    return sum([session._deliver(frames, count, size, entries) for session, frames in pairs])

@@ -191,6 +191,11 @@ class SocketConnection:
         """Bytes that wait."""
         return 0 if self._pending is None else len(self._pending)
 
+    @property
+    def descriptor(self) -> int:
+        """The socket if it has no layers and nothing waits, else -1."""
+        return -1 if self._layers or self._pending is not None else self._socket.fileno()
+
     def write(self, frames: Sequence[bytes]) -> bool:
         """Send frames, through the layers if there are any."""
         if self._layers:

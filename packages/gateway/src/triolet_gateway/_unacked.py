@@ -1,66 +1,153 @@
-"""Deliveries of one connection that wait for their RECVACK. Source: wire-protocol.md, section 6.6."""
+"""Deliveries of one connection that wait for their RECVACK. Source: wire-protocol.md, section 6.6.
 
-from collections.abc import Mapping, Sequence
+What was delivered together is one run for everybody who got it, and a client mostly confirms messages in the order in
+which they came: then nothing is done per message. What comes in another order, or has to be repeated, is looked at
+message by message.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from triolet_core import Message
 from triolet_core.model import NO_PERSIST, SYNC_ONCE
 
+LONGEST_RUN = 64
+"""Messages of a run. It is kept as a whole until its last message is confirmed, by whoever got it."""
+
+
+class Run:
+    """Messages that were delivered together and may have to be repeated; one for all sessions that got them."""
+
+    __slots__ = ("due", "has_commands", "ids", "left", "messages", "size")
+
+    def __init__(self, messages: Sequence[Message], due: float, repeats: int, *, has_commands: bool) -> None:
+        self.messages = messages
+        self.ids = [message.message_id for message in messages]
+        self.size = bytes_of(messages)
+        self.has_commands = has_commands
+        self.due = due
+        self.left = repeats
+
 
 class Entry(NamedTuple):
-    """A delivery that may have to be repeated; one for all sessions that were served together."""
+    """A delivery that may have to be repeated."""
 
     message: Message
     due: float
     left: int
 
 
-def entries_of(messages: Sequence[Message], due: float, repeats: int) -> dict[int, Entry]:
-    """Return what of `messages` is to be repeated at `due`, at most `repeats` times, by message id."""
-    return {message.message_id: Entry(message, due, repeats) for message in messages if not message.flags & NO_PERSIST}
+def bytes_of(messages: Sequence[Message]) -> int:
+    """Return the bytes of the payloads."""
+    return sum([len(message.payload) for message in messages])
+
+
+def runs_of(messages: Sequence[Message], due: float, repeats: int) -> list[Run]:
+    """Return what of `messages` is to be repeated at `due`, at most `repeats` times."""
+    flags = 0
+    for message in messages:
+        flags |= message.flags
+    if flags & NO_PERSIST:
+        messages = [message for message in messages if not message.flags & NO_PERSIST]
+    steps = range(0, len(messages), LONGEST_RUN)
+    return [Run(messages[at : at + LONGEST_RUN], due, repeats, has_commands=flags & SYNC_ONCE > 0) for at in steps]
 
 
 class Unacked:
-    """The newest deliveries, bounded in number and bytes; the oldest are forgotten and left to synchronisation."""
+    """The newest deliveries, bounded in number and bytes; the oldest are forgotten and left to synchronisation.
 
-    __slots__ = ("_bytes", "_entries", "_most", "_most_bytes")
+    The older ones are entries by message id, the newer ones runs, of the first of which some may be done with.
+    """
+
+    __slots__ = ("_bytes", "_count", "_entries", "_most", "_most_bytes", "_runs", "_start")
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._entries: dict[int, Entry] = {}
+        self._runs: list[Run] = []
+        self._start = 0
+        """Messages of the first run that are done with."""
+        self._count = 0
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._count
 
-    def add(self, new: Mapping[int, Entry], size: int | None = None) -> None:
-        """Remember what goes out now; `size` is the bytes of its payloads, where they are known."""
-        entries = self._entries
-        if entries:
-            for message_id in entries.keys() & new.keys():
-                self._forget(message_id)
-            entries.update(new)
+    def add(self, runs: Sequence[Run], count: int, size: int) -> None:
+        """Remember what goes out now: `count` messages with payloads of `size` bytes."""
+        self._runs += runs
+        self._count += count
+        self._bytes += size
+        while self._count > self._most or self._bytes > self._most_bytes:
+            if self._entries:
+                self._forget(next(iter(self._entries)))
+            else:
+                rest = len(self._runs[0].ids) - self._start
+                self._pass(rest if self._count - rest >= self._most else 1)
+
+    def discard(self, message_ids: list[int]) -> list[int]:
+        """Forget what the client has confirmed; returns those of them that are commands."""
+        commands: list[int] = []
+        if self._entries:
+            found = [(message_id, self._forget(message_id)) for message_id in message_ids]
+            commands = [message_id for message_id, entry in found if entry and entry.message.flags & SYNC_ONCE]
+            message_ids = [message_id for message_id, entry in found if not entry]
+        done = self._discard_in_order(message_ids, commands)
+        if done < len(message_ids) and self._runs:
+            self._spread()
+            commands += self.discard(message_ids[done:])
+        return commands
+
+    def _discard_in_order(self, message_ids: list[int], commands: list[int]) -> int:
+        """Forget messages from the first on for as long as they were confirmed so; returns how many."""
+        done = 0
+        while done < len(message_ids) and self._runs:
+            ids = self._runs[0].ids[self._start :] if self._start else self._runs[0].ids
+            rest = message_ids[done:] if done else message_ids
+            count = min(len(ids), len(rest))
+            if ids[:count] != rest[:count]:
+                break
+            done += count
+            commands += self._pass(count)
+        return done
+
+    def _pass(self, count: int) -> list[int]:
+        """Be done with messages of the first run; returns those that are commands."""
+        run, start = self._runs[0], self._start
+        end = start + count
+        is_whole = count == len(run.ids)
+        self._count -= count
+        self._bytes -= run.size if is_whole else bytes_of(run.messages[start:end])
+        if end == len(run.ids):
+            del self._runs[0]
+            self._start = 0
         else:
-            self._bytes = 0
-            entries = self._entries = dict(new)
-        self._bytes += sum(len(each.message.payload) for each in new.values()) if size is None else size
-        while entries and (len(entries) > self._most or self._bytes > self._most_bytes):
-            self._forget(next(iter(entries)))
+            self._start = end
+        if not run.has_commands:
+            return []
+        return [message.message_id for message in run.messages[start:end] if message.flags & SYNC_ONCE]
+
+    def _spread(self) -> None:
+        """Turn runs into entries, in order."""
+        for run in self._runs:
+            for message in run.messages[self._start :]:
+                self._forget(message.message_id)
+                self._entries[message.message_id] = Entry(message, run.due, run.left)
+            self._start = 0
+        self._runs.clear()
 
     def _forget(self, message_id: int) -> Entry | None:
         entry = self._entries.pop(message_id, None)
         if entry is not None:
+            self._count -= 1
             self._bytes -= len(entry.message.payload)
         return entry
 
-    def discard(self, message_ids: Sequence[int]) -> list[int]:
-        """Forget what the client has confirmed; returns those of them that are commands."""
-        found = [(message_id, self._forget(message_id)) for message_id in message_ids]
-        return [message_id for message_id, entry in found if entry is not None and entry.message.flags & SYNC_ONCE]
-
     def take_due(self, now: float, interval_s: float) -> list[Message]:
         """Return what is due, and put it off by `interval_s`; forget what was repeated often enough."""
+        if self._runs and self._runs[0].due <= now:  # the first is the oldest
+            self._spread()
         due = []
         entries = self._entries
         for message_id, (message, when, left) in list(entries.items()):

@@ -8,6 +8,7 @@ from triolet_protocol._codec import encode as encode
 from triolet_protocol._connection import Connection as Connection
 from triolet_protocol._connection import encode_recvs as encode_recvs
 from triolet_protocol._connection import is_compiled as is_compiled
+from triolet_protocol._connection import send_recvs as send_recvs
 from triolet_protocol._crypto import KeyPair as KeyPair
 from triolet_protocol._errors import LocalProtocolError as LocalProtocolError
 from triolet_protocol._errors import PayloadError as PayloadError

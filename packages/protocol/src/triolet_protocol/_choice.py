@@ -1,13 +1,14 @@
 """Which implementation of the hot path is in use: `triolet_speedups` if it is installed, else `_hot`.
 
-Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input.
+Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input. `send_recvs` alone may also
+write, to sockets that are given to it, and returns what is still to be written.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from triolet_protocol import _compiled, _hot
-from triolet_protocol._hot import Mark, Read, Receipt, RecvFields
+from triolet_protocol._hot import Left, Mark, Read, Receipt, RecvFields
 
 
 class PeerLike(Protocol):
@@ -33,6 +34,10 @@ class HotPath(Protocol):
     def read_batch(self, peer: Any, buffer: bytes, offset: int, max_frame: int) -> Read: ...
 
     def write_recvs(self, recvs: Sequence[RecvFields], peers: Sequence[Any]) -> list[bytes]: ...
+
+    def send_recvs(
+        self, recvs: Sequence[RecvFields], peers: Sequence[Any], descriptors: Sequence[int]
+    ) -> tuple[list[int], list[Left]]: ...
 
     def write_sendacks(self, marks: Sequence[Mark], receipts: Sequence[Receipt], *, limao: bool) -> bytes: ...
 

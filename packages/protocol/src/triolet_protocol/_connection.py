@@ -114,6 +114,8 @@ class Connection:
         Raises:
             RemoteProtocolError: As `events`.
         """
+        if not self._buffer and self._error is None:
+            return _NOTHING
         batch = Batch()
         self._parse(batch)
         return batch
@@ -386,6 +388,7 @@ class Connection:
 
 
 _DEFAULT_LIMITS = Limits()
+_NOTHING = Batch()
 _NO_PEER = hot.Peer(LATEST_VERSION)
 
 
@@ -397,3 +400,10 @@ def is_compiled() -> bool:
 def encode_recvs(recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection]) -> list[bytes]:
     """Return the RECVs of messages for several receivers who see them alike: all of one receiver joined."""
     return hot.write_recvs(recvs, [each._peer for each in receivers])
+
+
+def send_recvs(
+    recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection], descriptors: Sequence[int]
+) -> tuple[list[int], list[_hot.Left]]:
+    """Encode as `encode_recvs` does, and send to the receivers that have a descriptor (see `_hot.send_recvs`)."""
+    return hot.send_recvs(recvs, [each._peer for each in receivers], descriptors)

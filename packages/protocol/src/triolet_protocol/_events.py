@@ -159,8 +159,15 @@ class Batch:
         """Return how many packets came."""
         return len(self.sends) + self.recvacks + self.pings + len(self.events) + len(self.stream_events)
 
+    def __bool__(self) -> bool:
+        """Whether any came."""
+        return bool(self.recvacks or self.sends or self.pings or self.events)
+
     def extend(self, found: Read) -> None:
         """Add what the hot path has read."""
+        if not self:  # as a rule one call finds everything
+            _, self.sends, self.marks, self.acked, self.recvacks, self.pings = found
+            return
         _, sends, marks, acked, recvacks, pings = found
         self.sends += sends
         self.marks += marks

@@ -49,6 +49,10 @@ RecvFields = tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]
 channel_id, from_uid, topic, payload (plain)."""
 
 
+Left = tuple[int, bytes]
+"""(number of a receiver, the end of its frames that its socket did not take)."""
+
+
 class HasType(Protocol):
     """A channel."""
 
@@ -231,6 +235,28 @@ def recv_fields(message: Delivered, channel_id: str, from_uid: str, flags: int) 
 def write_recvs(recvs: Sequence[RecvFields], peers: Sequence[Peer]) -> list[bytes]:
     """Encode messages for each of several receivers, encrypted and signed; without stream bits below version 5."""
     return [b"".join([_write_recv(recv, peer) for recv in recvs]) for peer in peers]
+
+
+def send_recvs(
+    recvs: Sequence[RecvFields], peers: Sequence[Peer], descriptors: Sequence[int]
+) -> tuple[list[int], list[Left]]:
+    """Encode messages for each of several receivers, and send them where a descriptor is given.
+
+    Python sends nothing: the compiled twin does, to every receiver in one call.
+
+    Args:
+        recvs: The messages.
+        peers: Who gets them.
+        descriptors: For each a non-blocking socket that nothing else has to be sent to first; -1 where there is none.
+            None of them may be closed meanwhile.
+
+    Returns:
+        (bytes of the frames of each receiver, what sockets did not take, be they full, broken or none).
+    """
+    if len(descriptors) != len(peers):
+        raise ValueError("there are not as many descriptors as peers")
+    frames = write_recvs(recvs, peers)
+    return [len(each) for each in frames], [(number, each) for number, each in enumerate(frames) if each]
 
 
 def _write_recv(recv: RecvFields, peer: Peer) -> bytes:

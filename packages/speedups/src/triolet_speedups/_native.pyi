@@ -36,6 +36,11 @@ def page_text(
 def write_recvs(
     recvs: Sequence[tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]], peers: Sequence[Peer]
 ) -> list[bytes]: ...
+def send_recvs(
+    recvs: Sequence[tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]],
+    peers: Sequence[Peer],
+    descriptors: Sequence[int],
+) -> tuple[list[int], list[tuple[int, bytes]]]: ...
 def write_sendacks(
     marks: Sequence[tuple[int, int]], receipts: Sequence[tuple[int, int, int]], *, limao: bool
 ) -> bytes: ...
