@@ -187,6 +187,9 @@ async def test_an_error_in_the_code_of_one_connection_ends_that_one_only(
 class Broken:
     """An outbox whose code has a bug."""
 
+    descriptor = -1
+    """It is not passed by."""
+
     def __init__(self, outbox: Any) -> None:
         self._outbox = outbox
 
