@@ -13,7 +13,7 @@ from benchmarks.servers import RunningServer
 
 CRATE = Path(__file__).parent / "loadgen"
 BINARY = CRATE / "target" / "release" / "triolet-loadgen"
-LONGEST_ROW_S = 300
+LONGEST_ROW_S = 900
 
 
 class CannotDrive(Exception):

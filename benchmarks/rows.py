@@ -42,13 +42,18 @@ ROWS: dict[str, Row] = {
     "group_1000_window_1": Row("group", {**GROUP, "window": 0}, SHORT),
     "group_10000": Row("group", {**GROUP, "members": 10_000, "online": 1000}, SHORT),
     "handshakes": Row("handshakes", {"count": 2000, "parallel": 32}, {"count": 500}, in_python="handshakes"),
-    "idle_memory": Row("idle", {"idle": 9500, "seconds": 5}, {"idle": 1000, "seconds": 1}, in_python="idle_memory"),
+    "idle_memory": Row(
+        "idle", {"idle": 9500, "seconds": 5, "limit": 120}, {"idle": 1000, "seconds": 1}, in_python="idle_memory"
+    ),
     "websocket": Row("pairs", {**PAIRS, "websocket": 1}, SHORT),
     "http_send": Row("http_send", CALLERS, SHORT, in_python="http_send"),
     "http_send_nosync": Row("http_send", CALLERS, SHORT, ("store.sync=off",), in_python="http_send"),
     "history": Row("history", {**CALLERS, "messages": 100_000}, {**SHORT, "messages": 10_000}, in_python="history"),
     "idle_100k": Row(
-        "open_loop", {"seconds": 30, "pairs": 50, "rate": 900, "idle": WANTED_IDLE}, {**SHORT, "idle": 2000}
+        "open_loop",
+        {"seconds": 30, "pairs": 50, "rate": 900, "idle": WANTED_IDLE, "limit": 600},
+        {**SHORT, "idle": 2000},
+        ("connIdleTime=15m",),  # logging in so many may take longer than a connection may be silent
     ),
 }
 DEAD_WEBHOOK = "dead_webhook"
