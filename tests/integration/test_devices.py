@@ -17,15 +17,17 @@ from triolet_core.model import DeviceLevel
 MASTER, SLAVE = DeviceLevel.MASTER, DeviceLevel.SLAVE
 
 
-async def goodbye(device: Client) -> tuple[int, str] | None:
-    """Read to the end; returns what the DISCONNECT before it said, None if there was none."""
-    while True:
-        try:
-            event = await device.wait_for(wire.DisconnectReceived)
-        except EOFError:
-            return None
-        await device.wait_closed()
-        return event.disconnect.reason_code, event.disconnect.reason
+async def told(device: Client) -> tuple[int, str]:
+    """Return what the DISCONNECT says."""
+    goodbye = (await device.wait_for(wire.DisconnectReceived)).disconnect
+    return goodbye.reason_code, goodbye.reason
+
+
+async def says_nothing(device: Client) -> bool:
+    """Read to the end; returns whether no DISCONNECT came before it."""
+    with pytest.raises(EOFError):
+        await device.wait_for(wire.DisconnectReceived)
+    return device.is_closed
 
 
 def online(server: Server, uid: str = "ann") -> list[tuple[int, str]]:
@@ -72,8 +74,9 @@ async def test_of_masters_that_log_in_at_the_same_instant_one_is_left(
         async def log_in(number: int, kept: trio.MemorySendChannel[int]) -> None:
             async with client(server, kind) as device, kept:
                 assert await device.connect("ann", "t", device_id=f"d{number}") == 1
+                ends.append(await told(device))
                 await kept.send(number)
-                ends.append(await goodbye(device))
+                await device.wait_closed()
                 await kept.send(number)
 
         send, receive = trio.open_memory_channel[int](count)
@@ -83,7 +86,7 @@ async def test_of_masters_that_log_in_at_the_same_instant_one_is_left(
             if gate is not None:
                 await gate.wait_for(count)
                 gate.open()
-            for _ in range(count):
+            for _ in range(count - 1):
                 await receive.receive()
             mock_clock.jump(4)
             gone = {await receive.receive() for _ in range(count - 1)}
@@ -117,7 +120,7 @@ async def test_a_token_that_is_replaced_during_a_slow_login_lets_nobody_in(
 
 
 @pytest.mark.parametrize(
-    ("level", "device_id", "flag", "told", "left"),
+    ("level", "device_id", "flag", "expected", "left"),
     [
         (MASTER, "d2", 0, (12, "login in other device"), [(0, "d2")]),
         (MASTER, "d1", 0, None, [(0, "d1")]),
@@ -132,7 +135,7 @@ async def test_who_has_to_leave(
     level: DeviceLevel,
     device_id: str,
     flag: int,
-    told: Any,
+    expected: Any,
     left: list[tuple[int, str]],
     mock_clock: trio.testing.MockClock,
 ) -> None:
@@ -143,11 +146,15 @@ async def test_who_has_to_leave(
         assert await old.connect("ann", "t", device_id="d1") == 1
         assert await new.connect("ann", "t", device_id=device_id, flag=flag) == 1
         assert online(server) == left
+        if expected not in (..., None):
+            assert await told(old) == expected
         mock_clock.jump(4)
-        if told is ...:
+        if expected is ...:
             await old.ping()
+        elif expected is None:
+            assert await says_nothing(old)
         else:
-            assert await goodbye(old) == told
+            await old.wait_closed()
         await new.ping()
 
 
@@ -160,10 +167,9 @@ async def test_limaoim_leaves_one_device_of_a_flag_and_says_reason_0(
         await server.broker.users.set_token("ann", 0, MASTER, "t")
         await old.connect("ann", "t", device_id="d1", **limao)
         await new.connect("ann", "t", device_id="d2", **limao)
+        assert (await told(old))[0] == 0
         mock_clock.jump(6)
-        told = await goodbye(old)
-        assert told is not None
-        assert told[0] == 0
+        await old.wait_closed()
 
 
 @pytest.mark.parametrize("level", [MASTER, SLAVE])
@@ -203,13 +209,15 @@ async def test_device_quit_is_for_its_flag(
         for each, device in devices.items():
             await device.connect("ann", flag=each)
         await server.broker.users.quit_device("ann", flag)
-        mock_clock.jump(4)
         assert [each for each, _ in online(server)] == left
-        for each, device in devices.items():
-            if each in left:
-                await device.ping()
-            else:
-                assert await goodbye(device) == (12, "")
+        gone = [device for each, device in devices.items() if each not in left]
+        for device in gone:
+            assert await told(device) == (12, "")
+        mock_clock.jump(4)
+        for device in gone:
+            await device.wait_closed()
+        for each in left:
+            await devices[each].ping()
 
 
 async def test_a_kicked_device_sends_nothing_more(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:

@@ -33,14 +33,14 @@ async def test_who_comes_late_is_shown_every_open_lane_of_his_channels(tmp_path:
         await say(broker, "5", "mine", event_key="p", visibility="private")
         await say(broker, "6", "ours", **IN_GROUP)
         reader = await join(broker, "a")
-        assert [(each.id, each.type) for each in reader.events] == [("2", "stream.snapshot"), ("6", "stream.snapshot")]
+        assert [(each.id, each.type) for each in reader.events] == [("6", "stream.snapshot"), ("2", "stream.snapshot")]
         shown = [(each["client_msg_no"], each["channel_id"], each["payload"]["text"]) for each in data_of(reader)]
-        assert shown == [("n", "bot", "one two"), ("g1", "g", "ours")]
+        assert shown == [("g1", "g", "ours"), ("n", "bot", "one two")]
         writer = await join(broker, "bot")
         assert [(each["channel_id"], each["event_key"]) for each in data_of(writer)] == [
+            ("g", "main"),
             ("a", "main"),
             ("a", "p"),
-            ("g", "main"),
         ]
         assert (await join(broker, "eve")).events == []
 
@@ -85,6 +85,17 @@ async def test_members_that_cannot_be_asked_for_cost_the_reader_nothing_else(tmp
         with broker.hooks.subscribers.responder("source", fail, on_failure=None):
             broker.channels.forget(GROUP)
             assert [each.id for each in (await join(broker, "a")).events] == ["1"]
+
+
+async def test_what_is_shown_is_bounded_and_the_newest_come_first(tmp_path: Path) -> None:
+    """A bot with a thousand open answers must still be able to log in."""
+    async with open_test_broker(tmp_path) as broker:
+        for number in range(5):
+            await begin(broker, str(number))
+            await say(broker, f"{number}:1", "x" * (5000 if number == 3 else 100), client_msg_no=str(number))
+        reader = online(broker, "a")
+        await broker.streams.catch_up(reader, room=400)
+        assert [each["client_msg_no"] for each in data_of(reader)] == ["4", "2", "1"]
 
 
 async def test_the_writer_hears_of_others_events_but_not_of_his_own(tmp_path: Path) -> None:

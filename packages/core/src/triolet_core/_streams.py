@@ -46,6 +46,8 @@ from triolet_core.store._tables import PutRows
 TIMED_OUT, WRITER_GONE = 2, 3
 """End reasons of a lane whose writer fell silent, and of one whose writer lost its connection."""
 DEFAULT_PAGE, MAX_PAGE = 200, 2_000
+SHOWN_BYTES = 256 * 1024
+"""Most that a session is shown when it comes online, a quarter of what may wait for it by default."""
 _SLICE = 1_000
 """Sessions told between two checkpoints."""
 
@@ -135,7 +137,7 @@ class Streams:
             if not self._telling[at]:
                 del self._telling[at]
                 for session in self._late.pop(at, ()):
-                    self._show(at, session)
+                    self._show(at, session, SHOWN_BYTES)
 
     async def _store_and_tell(
         self, at: tuple[ChannelKey, str], drafts: Sequence[EventDraft], exclude: Session | None
@@ -178,21 +180,22 @@ class Streams:
 
     # --- those who come later
 
-    async def catch_up(self, session: Session) -> None:
+    async def catch_up(self, session: Session, room: int = SHOWN_BYTES) -> None:
         """Show a session that has come online what the open streams of its channels have collected.
 
         It gets a `stream.snapshot` per open lane. What it was told of that lane before is in it, what comes later is
-        not, so a reader replaces what it has and goes on from there.
+        not, so a reader replaces what it has and goes on from there. The newest streams come first, and what takes
+        more than `room` bytes together is left out: readers ask for that.
         """
         uid = session.device.uid
         is_reader: dict[ChannelKey, bool] = {}
-        for number, at in enumerate(tuple(self._open), 1):
+        for number, at in enumerate(reversed(tuple(self._open)), 1):
             if at[0] not in is_reader:
                 is_reader[at[0]] = await self._is_reader(at[0], uid)
             if is_reader[at[0]] and at in self._telling:
                 self._late.setdefault(at, []).append(session)
             elif is_reader[at[0]]:
-                self._show(at, session)
+                room = self._show(at, session, room)
             if not number % _SLICE:
                 await trio.lowlevel.checkpoint()
 
@@ -202,14 +205,19 @@ class Streams:
         except BackendError:
             return False  # logged by the hook; the stream is found by whoever reads
 
-    def _show(self, at: tuple[ChannelKey, str], session: Session) -> None:
+    def _show(self, at: tuple[ChannelKey, str], session: Session, room: int) -> int:
+        """Show a stream as far as there is room; returns what is left of it."""
         found = self.state(*at)
         if found is None:
-            return
+            return room
         uid = session.device.uid
         for lane in found.lanes:
             if lane.status != "open" or (lane.visibility == PRIVATE and uid != found.stream.from_uid):
                 continue
+            size = len(lane.snapshot.encode())
+            if size > room:
+                continue
+            room -= size
             draft = EventDraft(
                 channel=at[0],
                 client_msg_no=at[1],
@@ -229,6 +237,7 @@ class Streams:
                 is_new=False,
             )
             session.push_event(_event(draft, receipt, json.loads(lane.snapshot), peer_of(at[0], uid)))
+        return room
 
     # --- reading
 

@@ -83,7 +83,7 @@ class StreamWriters:
 
     async def _catch_up(self, session: "ClientSession") -> None:
         try:
-            await self._broker.streams.catch_up(session)
+            await self._broker.streams.catch_up(session, self._gateway.config.outbox_bytes // 4)
         except TrioletError as exc:
             self._gateway.log.warning("open streams not shown", connection_id=session.connection_id, detail=str(exc))
 
