@@ -20,7 +20,8 @@ def fuzz(target: str, options: Sequence[str]) -> None:
 
     with atheris.instrument_imports(include=PACKAGES):
         from tests.fuzz.targets import TARGETS
-    atheris.Setup([target, *options], TARGETS[target])
+    again = f"{sys.executable} -m tests.fuzz.run fuzz {target}"  # merging runs this, by a shell
+    atheris.Setup([again, *options], TARGETS[target])
     atheris.Fuzz()
 
 

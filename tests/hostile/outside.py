@@ -167,3 +167,19 @@ def wait_closed(socks: Iterable[socket.socket], *, limit_s: float = 30.0) -> Non
                 pass
         except ConnectionError:
             continue
+
+
+def ended(socks: Iterable[socket.socket]) -> list[socket.socket]:
+    """Return those that the server has closed; what it has said to them is dropped."""
+    found = []
+    for sock in socks:
+        sock.setblocking(False)
+        try:
+            while sock.recv(65536):
+                pass
+        except BlockingIOError:
+            continue
+        except ConnectionError:
+            pass
+        found.append(sock)
+    return found
