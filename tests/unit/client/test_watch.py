@@ -1,6 +1,7 @@
 """Watching presence against a scripted server, on both event loops."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import anyio
@@ -10,7 +11,8 @@ import trio.testing
 
 import triolet_protocol as wire
 from tests.unit.client.fakes import BACKENDS, connected, run
-from triolet_client import Client, DeviceState, Reason, UserState, WatchRefused
+from triolet_client import Client, DeviceState, Reason, UserState, WatchReader, WatchRefused
+from triolet_client._watch import Watches
 
 
 def device(flag: int = 0, **more: int) -> dict[str, int]:
@@ -151,3 +153,29 @@ def test_it_is_renewed_every_eight_hours(seconds: int) -> None:
 
     trio.run(main, clock=clock)
     assert len([sub for sub in renewed if sub.action == 0]) == (2 if seconds > 8 * 3600 else 1)
+
+
+def test_what_is_no_uid_is_a_mistake_of_the_caller() -> None:
+    for uid in ("", "x" * 513):
+        with pytest.raises(ValueError, match="a uid has 1 to 512 bytes"):
+            WatchReader(Watches(), [uid])
+
+
+def test_every_request_fits_a_packet() -> None:
+    """Whatever JSON makes of the ids."""
+
+    sent: list[list[str]] = []
+
+    class Session:
+        def watch(self, sub_no: str, uids: Iterable[str], expire_s: int) -> None:
+            sent.append(list(uids))
+
+        def unwatch(self, sub_no: str, uids: Iterable[str]) -> None:
+            raise AssertionError("nobody left")
+
+    uids = [f"{number:03}" + "\n" * 509 for number in range(60)] + [f"{number:03}" for number in range(120)]
+    watches = Watches()
+    watches.begin(Session())
+    watches.add(WatchReader(watches, uids))
+    assert [uid for part in sent for uid in part] == uids
+    assert all(len(json.dumps(part)) < 32_767 and len(part) <= 50 for part in sent)

@@ -180,6 +180,9 @@ class Client:
         It goes on over reconnects, and yields a user only if his state is another than the last one it yielded.
         Iterating raises `WatchRefused` if the server does not tell (`presence.watch`); a server that knows nothing of
         watching says nothing.
+
+        Raises:
+            ValueError: One of them is no uid.
         """
         return WatchReader(self._link.watches, uids)
 

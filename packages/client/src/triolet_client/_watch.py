@@ -17,7 +17,10 @@ EXPIRE_S = 86_400
 """A subscription ends so long after the last renewal, if the server does not end it earlier."""
 RENEW_S = EXPIRE_S / 3
 UIDS_PER_REQUEST = 50
-"""Ids of 512 bytes each still fit the packet; triolet takes 200 (`presence.usersPerCall`)."""
+"""triolet takes 200 by default (`presence.usersPerCall`)."""
+REQUEST_BYTES = 24_000
+"""Ids beyond go into another request; a text of the protocol holds 32,767 bytes."""
+MAX_UID_BYTES = 512
 
 
 class Subscriber(Protocol):
@@ -128,6 +131,9 @@ class WatchReader:
     def __init__(self, watches: Watches, uids: Iterable[str]) -> None:
         self._watches = watches
         self.uids = tuple(dict.fromkeys(uids))
+        for uid in self.uids:
+            if not 0 < len(uid.encode()) <= MAX_UID_BYTES:
+                raise ValueError(f"a uid has 1 to {MAX_UID_BYTES} bytes, not {len(uid.encode())}")
         self._known: dict[str, UserState | None] = dict.fromkeys(self.uids)
         self._waiting: dict[str, UserState] = {}
         self._changed = anyio.Event()
@@ -178,9 +184,17 @@ class WatchReader:
 
 
 def _parts(uids: Iterable[str]) -> Iterator[list[str]]:
-    wanted = list(uids)
-    for start in range(0, len(wanted), UIDS_PER_REQUEST):
-        yield wanted[start : start + UIDS_PER_REQUEST]
+    part: list[str] = []
+    size = 0
+    for uid in uids:
+        needed = len(json.dumps(uid)) + 1  # at least as long as what is sent
+        if part and (len(part) >= UIDS_PER_REQUEST or size + needed > REQUEST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(uid)
+        size += needed
+    if part:
+        yield part
 
 
 def _object(data: bytes) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from triolet_core.session import Session
 PREFIX = "presence:"
 REFUSED = "presence.refused"
 MAX_PARAM_CHARACTERS = 262_144
-"""Longest `param` that is read: 10,000 uids of usual length."""
+"""Longest `param` that is read, from JSON-RPC; a SUB packet holds 32,767 bytes."""
 
 
 @attrs.frozen
