@@ -7,6 +7,7 @@ mod md5;
 mod page;
 mod peer;
 mod read;
+mod request;
 mod write;
 
 use pyo3::prelude::*;
@@ -24,9 +25,11 @@ mod _native {
     #[pymodule_export]
     use crate::read::read_batch;
     #[pymodule_export]
+    use crate::request::read_request;
+    #[pymodule_export]
     use crate::write::{write_recvs, write_sendacks};
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 2;
+    const INTERFACE: u32 = 3;
 }

@@ -40,6 +40,8 @@ from triolet_core.store._sealer import Sealer
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
 _LAST_SEQ = 2**63
+_ASK_FIRST = frozenset({ChannelType.COMMUNITY_TOPIC, ChannelType.DATA})
+"""Types whose messages depend on more than the facts of one channel."""
 _compiled = speedups.find(os.environ)
 
 
@@ -83,6 +85,24 @@ class Messages:
         self.refused += sum(each.reason != ReasonCode.SUCCESS for each in judged)
         batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
         await self._store.writer.enqueue(batch)
+
+    def submit_nowait(self, uid: str, drafts: Sequence[Draft], done: Done) -> bool:
+        """Do for the server, on behalf of a uid, what `submit` does, if nothing has to be waited for.
+
+        Returns:
+            Whether the drafts are queued; if not, nothing was done and `submit` has to.
+        """
+        judged = []
+        for draft in drafts:
+            one = self._judge_now(uid, draft)
+            if one is None:
+                return False
+            judged.append(one)
+        batch = SendBatch(uid, judged, done, None, forget=self._channels.forget)
+        if not self._store.writer.enqueue_nowait(batch):
+            return False
+        self.refused += sum([each.reason != ReasonCode.SUCCESS for each in judged])
+        return True
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
         """Send drafts of one sender, in order; returns a receipt per draft after the commit."""
@@ -152,6 +172,23 @@ class Messages:
         if sender.is_server:
             return await self._of_server(draft, key, reason)
         return Judged(draft, key, reason, await self._is_kept(draft, key))
+
+    def _judge_now(self, uid: str, draft: Draft) -> Judged | None:
+        """Decide on a plain draft of the server from what is known; None if it is none or somebody has to be asked."""
+        kind, flags = draft.channel_type, draft.flags
+        if kind in _ASK_FIRST or flags & (SYNC_ONCE | DUP) or self._hooks.authorize_send.is_answered:
+            return None
+        if draft.refusal or not draft.client_msg_no or not _is_plausible(draft, self._config.max_payload_bytes):
+            return None
+        key = channel_key(uid, draft.channel_id, kind)
+        facts = self._channels.known.cached(key)
+        if facts is None or facts.has_new_members:
+            return None
+        opens_all = self._compat.stores_into_banned_channels
+        reason = _permission.decide_for_server(
+            kind, draft.channel_id, facts.info, stores_into_banned_channels=opens_all
+        )
+        return Judged(draft, key, reason, persist=not flags & NO_PERSIST)
 
     async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""

@@ -24,6 +24,7 @@ def read_batch(
     int,
     int,
 ]: ...
+def read_request(data: bytes, start: int, most: int, /) -> tuple[str, bytes, dict[str, str], bytes, int] | None: ...
 def page_text(
     rows: list[tuple[bytes, bytes]],
     prefix: bytes,

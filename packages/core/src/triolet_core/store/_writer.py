@@ -119,6 +119,15 @@ class Writer:
         self._weight += work.weight
         self._wake.set()
 
+    def enqueue_nowait(self, work: Work) -> bool:
+        """Add work if that needs no waiting; False if it does, or the store is closing."""
+        if self.is_closed or self._room or self._weight >= self._queue_limit:
+            return False
+        self._queue.append(work)
+        self._weight += work.weight
+        self._wake.set()
+        return True
+
     async def change(self, function: Callable[[Sealer], R], *, after: Callable[[], None] | None = None) -> R:
         """Run a function in a write transaction and return its result once that is durable.
 
