@@ -19,7 +19,7 @@ const DETACH_BYTES: usize = 1 << 16;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::page::page_text;
+    use crate::page::{page_text, run_text};
     #[pymodule_export]
     use crate::peer::Peer;
     #[pymodule_export]

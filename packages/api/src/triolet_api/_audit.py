@@ -47,6 +47,7 @@ class AuditLog:
         self._path = path
         self._lines: list[_Line] = []
         self._wake = trio.Event()
+        self._is_awake = False
         self._log = structlog.get_logger("audit")
         self.dropped = 0
 
@@ -63,14 +64,16 @@ class AuditLog:
                 if isinstance(body.get(name), (str, int)):
                     setattr(line, name, _short(body[name]))
         self._lines.append(line)
-        self._wake.set()
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake.set()
 
     async def run(self) -> None:
         """Write for ever; when cancelled, what waits is written first."""
         try:
             while True:
                 await self._wake.wait()
-                self._wake = trio.Event()
+                self._wake, self._is_awake = trio.Event(), False
                 await trio.sleep(FLUSH_S)
                 await self.flush()
         finally:

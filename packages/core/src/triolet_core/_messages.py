@@ -10,6 +10,7 @@ from triolet_core import _permission, speedups
 from triolet_core._channels import Channels
 from triolet_core._facts import Facts
 from triolet_core._send_batch import Done, Judged, SendBatch
+from triolet_core._server_judge import ServerJudge
 from triolet_core.compat import Compat
 from triolet_core.config import MessageConfig, PermissionConfig
 from triolet_core.errors import BackendError, StoreError
@@ -40,8 +41,6 @@ from triolet_core.store._sealer import Sealer
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 50
 _LAST_SEQ = 2**63
-_ASK_FIRST = frozenset({ChannelType.COMMUNITY_TOPIC, ChannelType.DATA})
-"""Types whose messages depend on more than the facts of one channel."""
 _compiled = speedups.find(os.environ)
 
 
@@ -65,6 +64,7 @@ class Messages:
         self._config = config
         self._permission = permission
         self._clock_s = clock_s
+        self._server_judge = ServerJudge(channels, hooks, compat)
         self.refused = 0
 
     # --- sending
@@ -94,7 +94,7 @@ class Messages:
         """
         judged = []
         for draft in drafts:
-            one = self._judge_now(uid, draft)
+            one = self._server_judge.judge(uid, draft) if _is_plausible(draft, self._config.max_payload_bytes) else None
             if one is None:
                 return False
             judged.append(one)
@@ -172,23 +172,6 @@ class Messages:
         if sender.is_server:
             return await self._of_server(draft, key, reason)
         return Judged(draft, key, reason, await self._is_kept(draft, key))
-
-    def _judge_now(self, uid: str, draft: Draft) -> Judged | None:
-        """Decide on a plain draft of the server from what is known; None if it is none or somebody has to be asked."""
-        kind, flags = draft.channel_type, draft.flags
-        if kind in _ASK_FIRST or flags & (SYNC_ONCE | DUP) or self._hooks.authorize_send.is_answered:
-            return None
-        if draft.refusal or not draft.client_msg_no or not _is_plausible(draft, self._config.max_payload_bytes):
-            return None
-        key = channel_key(uid, draft.channel_id, kind)
-        facts = self._channels.known.cached(key)
-        if facts is None or facts.has_new_members:
-            return None
-        opens_all = self._compat.stores_into_banned_channels
-        reason = _permission.decide_for_server(
-            kind, draft.channel_id, facts.info, stores_into_banned_channels=opens_all
-        )
-        return Judged(draft, key, reason, persist=not flags & NO_PERSIST)
 
     async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""
@@ -348,8 +331,13 @@ class Messages:
             first = 0 if end and not start else start or _LAST_SEQ
             between = (end + 1, first)
         with self._store.snapshot() as txn:
-            prefix, rows = _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
-        found = _compiled.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
+            run = _queries.raw_run(txn, key, first, limit + 1, upwards=upwards)
+            prefix, rows = (b"", []) if run else _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
+        if run is None:
+            found = _compiled.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
+        else:
+            seq, records = run
+            found = _compiled.run_text(records, seq, key.id, key.type, upwards=upwards, between=between, limit=limit)
         return None if found is None else TextPage(*found)
 
     def is_alive(self, message: Message) -> bool:

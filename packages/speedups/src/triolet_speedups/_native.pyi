@@ -34,6 +34,16 @@ def page_text(
     between: tuple[int, int],
     limit: int,
 ) -> tuple[bytes, bool] | None: ...
+def run_text(
+    records: list[bytes],
+    first: int,
+    channel_id: str,
+    channel_type: int,
+    *,
+    upwards: bool,
+    between: tuple[int, int],
+    limit: int,
+) -> tuple[bytes, bool] | None: ...
 def write_recvs(
     recvs: Sequence[tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]], peers: Sequence[Peer]
 ) -> list[bytes]: ...
