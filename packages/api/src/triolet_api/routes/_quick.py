@@ -119,7 +119,8 @@ def read_page(body: bytes) -> PageForm | None:
     return form if form.is_plain else None
 
 
-def _flags(header: _Header | None) -> int | None:
+def flags_of(header: _Header | None) -> int | None:
+    """Return the flags as bits, None if one is neither 0 nor 1."""
     if header is None:
         return 0
     if header.no_persist not in _FLAGS or header.red_dot not in _FLAGS or header.sync_once not in _FLAGS:
@@ -131,7 +132,7 @@ def quick_send(answered: Callable[[Services, str, Draft, Receipt], Any]) -> Quic
     """Return how a message is sent; `answered` turns a receipt that is no success into an answer, or raises."""
 
     def start(services: Services, form: SendForm, finish: Callable[[Answer | Exception], None]) -> bool:
-        flags = _flags(form.header)
+        flags = flags_of(form.header)
         if flags is None:
             return False
         uid = form.from_uid or SYSTEM_UID
