@@ -72,6 +72,27 @@ def test_records_are_shown_as_messages_are(
     assert more == (len(found) > limit)
 
 
+@given(channels, st.lists(messages, min_size=1, max_size=6), st.integers(1, 6), st.booleans(), st.integers(-2, 6))
+def test_records_without_keys_make_the_same_page(
+    fast: Any, key: ChannelKey, drawn: list[Message], limit: int, upwards: bool, bound: int
+) -> None:
+    first = 2**40
+    found = [attrs.evolve(message, seq=seq, channel=key) for seq, message in enumerate(drawn, first)]
+    between = (first, first + bound) if upwards else (first + bound, 2**63)
+    rows = rows_of(found if upwards else found[::-1])
+    prefix = keys.numbered(5, keys.MESSAGE, 77)
+    page = fast.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
+    start = found[0 if upwards else -1].seq
+    records_only = [value for _, value in rows]
+    assert page == fast.run_text(records_only, start, key.id, key.type, upwards=upwards, between=between, limit=limit)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_number_of_a_channel_is_found_alone(number: int) -> None:
+    record = records.ChannelRecord(number=number, info=None, created=1, updated=2)
+    assert records.number_of_channel(records.encode_channel(record)) == number
+
+
 @given(messages, st.sampled_from([{"expire": 1}, {"marks": 0x10}, {"marks": 0x80}]))
 def test_what_python_has_to_look_at_is_left_to_it(fast: Any, message: Message, change: dict[str, int]) -> None:
     rows = rows_of([message, attrs.evolve(message, seq=1, **change)])

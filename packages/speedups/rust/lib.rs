@@ -9,6 +9,7 @@ mod page;
 mod peer;
 mod read;
 mod send;
+mod request;
 mod write;
 
 use pyo3::prelude::*;
@@ -20,13 +21,14 @@ const DETACH_BYTES: usize = 1 << 16;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::page::page_text;
+    use crate::page::{page_text, run_text};
     #[pymodule_export]
     use crate::peer::Peer;
     #[pymodule_export]
     use crate::read::read_batch;
     #[pymodule_export]
     use crate::send::send_recvs;
+    use crate::request::read_request;
     #[pymodule_export]
     use crate::write::{write_recvs, write_sendacks};
 

@@ -16,6 +16,7 @@ const SYNC_ONCE: u8 = 0x04;
 /// What happened to a message after it was sent is kept elsewhere.
 const MARKS: u8 = 0xF0;
 const SEQ_AT: usize = 7;
+const MESSAGE_ID: &[u8] = b",\"message_id\":";
 
 /// (JSON array, rising by seq; whether more lie beyond)
 type Page<'py> = (Bound<'py, PyBytes>, bool);
@@ -49,16 +50,53 @@ pub fn page_text<'py>(
     between: (u64, u64),
     limit: usize,
 ) -> PyResult<Option<Page<'py>>> {
-    let rows: Vec<(Bound<PyBytes>, Bound<PyBytes>)> = rows.extract()?;
     let mut found = Vec::with_capacity(rows.len());
-    for (key, value) in &rows {
+    for row in rows {
+        let (key, value): (Bound<PyBytes>, Bound<PyBytes>) = row.extract()?;
         let Some(seq) = seq_of(key.as_bytes(), prefix) else { break };
+        found.push((seq, value));
+    }
+    let found = found.iter().map(|(seq, value)| (*seq, value.as_bytes()));
+    Ok(text_of(py, found, (channel_id, channel_type), between, limit))
+}
+
+/// Do the same for records without their keys: messages that follow each other without a gap, the first of them `first`.
+#[pyfunction]
+#[pyo3(signature = (records, first, channel_id, channel_type, *, upwards, between, limit))]
+#[allow(clippy::too_many_arguments)] // they are Python's, by name
+pub fn run_text<'py>(
+    py: Python<'py>,
+    records: &Bound<'py, PyList>,
+    first: u64,
+    channel_id: &str,
+    channel_type: u8,
+    upwards: bool,
+    between: (u64, u64),
+    limit: usize,
+) -> PyResult<Option<Page<'py>>> {
+    let records: Vec<Bound<PyBytes>> = records.extract()?;
+    let found = (0..).zip(&records).map(|(place, record)| {
+        let seq = if upwards { first + place } else { first - place };
+        (seq, record.as_bytes())
+    });
+    Ok(text_of(py, found, (channel_id, channel_type), between, limit))
+}
+
+fn text_of<'py, 'a>(
+    py: Python<'py>,
+    rows: impl Iterator<Item = (u64, &'a [u8])>,
+    channel: (&str, u8),
+    between: (u64, u64),
+    limit: usize,
+) -> Option<Page<'py>> {
+    let mut found = Vec::with_capacity(rows.size_hint().0);
+    for (seq, value) in rows {
         if seq < between.0 || seq > between.1 {
             break;
         }
-        let Some(record) = Record::new(value.as_bytes()) else { return Ok(None) };
+        let record = Record::new(value)?;
         if record.expire != 0 || record.flags & MARKS != 0 {
-            return Ok(None);
+            return None;
         }
         found.push((seq, record));
     }
@@ -69,17 +107,44 @@ pub fn page_text<'py>(
             found.reverse();
         }
     }
-    let channel_id = channel_id.strip_suffix(COMMAND_SUFFIX).unwrap_or(channel_id);
-    let mut out = Vec::with_capacity(found.iter().map(|(_, record)| record.payload.len() * 4 / 3 + 512).sum());
+    let channel = Channel::new(channel.0, channel.1);
+    let room = found.iter().map(|(_, record)| record.room()).sum::<usize>() + found.len() * channel.room + 2;
+    let mut out = Vec::with_capacity(room);
     out.push(b'[');
     for (number, (seq, record)) in found.iter().enumerate() {
         if number > 0 {
             out.push(b',');
         }
-        record.write(*seq, channel_id, channel_type, &mut out);
+        record.write(*seq, &channel, &mut out);
     }
     out.push(b']');
-    Ok(Some((PyBytes::new(py, &out), more)))
+    Some((PyBytes::new(py, &out), more))
+}
+
+/// A channel as its messages show it.
+struct Channel<'a> {
+    id: &'a str,
+    kind: u8,
+    /// The members from `channel_id` to `channel_type`, unless they depend on the sender.
+    shown: Option<Vec<u8>>,
+    room: usize,
+}
+
+impl<'a> Channel<'a> {
+    fn new(id: &'a str, kind: u8) -> Self {
+        let id = id.strip_suffix(COMMAND_SUFFIX).unwrap_or(id);
+        let shown = (kind != PERSON && kind != AGENT).then(|| {
+            let mut shown = Vec::with_capacity(id.len() + 64);
+            Self::write(id, kind, &mut shown);
+            shown
+        });
+        Channel { id, kind, shown, room: id.len() * 6 + 64 }
+    }
+
+    fn write(id: &str, kind: u8, out: &mut Vec<u8>) {
+        string(b",\"channel_id\":", id, out);
+        number(b",\"channel_type\":", kind.into(), out);
+    }
 }
 
 fn seq_of(key: &[u8], prefix: &[u8]) -> Option<u64> {
@@ -113,19 +178,31 @@ impl<'a> Record<'a> {
         })
     }
 
-    fn write(&self, seq: u64, channel_id: &str, channel_type: u8, out: &mut Vec<u8>) {
-        let flag = |bit: u8| u64::from(self.flags & bit != 0);
-        number(b"{\"header\":{\"no_persist\":", flag(NO_PERSIST), out);
-        number(b",\"red_dot\":", flag(RED_DOT), out);
-        number(b",\"sync_once\":", flag(SYNC_ONCE), out);
-        number(b"},\"setting\":", self.setting.into(), out);
-        number(b",\"message_id\":", self.message_id, out);
-        number(b",\"message_idstr\":\"", self.message_id, out);
+    /// Most bytes of its object, but for the channel.
+    fn room(&self) -> usize {
+        let texts = self.sender.len() + self.client_msg_no.len() + self.topic.len();
+        texts * 6 + self.payload.len() * 4 / 3 + 384
+    }
+
+    fn write(&self, seq: u64, channel: &Channel, out: &mut Vec<u8>) {
+        let flag = |bit: u8| if self.flags & bit != 0 { b'1' } else { b'0' };
+        let mut header = *b"{\"header\":{\"no_persist\":0,\"red_dot\":0,\"sync_once\":0},\"setting\":";
+        header[24] = flag(NO_PERSIST);
+        header[36] = flag(RED_DOT);
+        header[50] = flag(SYNC_ONCE);
+        number(&header, self.setting.into(), out);
+        let start = out.len() + MESSAGE_ID.len();
+        number(MESSAGE_ID, self.message_id, out);
+        let digits = start..out.len();
+        out.extend_from_slice(b",\"message_idstr\":\"");
+        out.extend_from_within(digits);
         string(b"\",\"client_msg_no\":", self.client_msg_no, out);
         number(b",\"message_seq\":", seq, out);
         string(b",\"from_uid\":", if self.sender == SYSTEM_UID { "" } else { self.sender }, out);
-        string(b",\"channel_id\":", self.shown_channel(channel_id, channel_type), out);
-        number(b",\"channel_type\":", channel_type.into(), out);
+        match &channel.shown {
+            Some(shown) => out.extend_from_slice(shown),
+            None => Channel::write(self.other_end(channel.id), channel.kind, out),
+        }
         number(b",\"expire\":", self.expire.into(), out);
         number(b",\"timestamp\":", self.timestamp.into(), out);
         out.extend_from_slice(b",\"payload\":\"");
@@ -138,10 +215,7 @@ impl<'a> Record<'a> {
     }
 
     /// A channel of two is shown as the end that is not the sender.
-    fn shown_channel<'b>(&self, channel_id: &'b str, channel_type: u8) -> &'b str {
-        if channel_type != PERSON && channel_type != AGENT {
-            return channel_id;
-        }
+    fn other_end<'b>(&self, channel_id: &'b str) -> &'b str {
         let (first, second) = channel_id.split_once('@').unwrap_or((channel_id, ""));
         if self.sender == first { second } else { first }
     }
@@ -152,20 +226,37 @@ fn text(rest: &[u8], length: usize) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(bytes).ok()?, rest))
 }
 
-/// Append `head` and a number.
+/// Append `head` and a number, two digits at a time.
 fn number(head: &[u8], mut value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(head);
+    if value < 10 {
+        out.push(b'0' + value as u8);
+        return;
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
+    while value >= 10 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[(value % 100) as usize]);
+        value /= 100;
     }
-    out.extend_from_slice(head);
+    if value > 0 {
+        at -= 1;
+        digits[at] = b'0' + value as u8;
+    }
     out.extend_from_slice(&digits[at..]);
+}
+
+static PAIRS: [[u8; 2]; 100] = pairs();
+
+const fn pairs() -> [[u8; 2]; 100] {
+    let mut table = [[0; 2]; 100];
+    let mut n = 0;
+    while n < table.len() {
+        table[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    table
 }
 
 /// Append `head` and a string with its quotes; only what must be escaped is.
@@ -173,6 +264,15 @@ fn string(head: &[u8], value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(head);
     out.push(b'"');
     let bytes = value.as_bytes();
+    if bytes.iter().fold(true, |plain, &byte| plain & (byte >= 0x20) & (byte != b'"') & (byte != b'\\')) {
+        out.extend_from_slice(bytes);
+    } else {
+        escape(bytes, out);
+    }
+    out.push(b'"');
+}
+
+fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     let mut start = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         if byte >= 0x20 && byte != b'"' && byte != b'\\' {
@@ -191,5 +291,4 @@ fn string(head: &[u8], value: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&bytes[start..]);
-    out.push(b'"');
 }

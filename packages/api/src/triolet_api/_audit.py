@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 import trio
+from msgspec import UNSET
 
 from triolet_core.model import MAX_ID_BYTES
 
@@ -19,6 +20,24 @@ MOST_WAITING = 100_000
 FLUSH_S = 0.25
 _NAMED = ("channel_id", "channel_type", "uid", "from_uid", "plugin_no", "name", "username")
 """Fields of a body that say what was changed."""
+_ENCODER = msgspec.json.Encoder()
+
+
+class _Line(msgspec.Struct):
+    """What is noted of one request."""
+
+    at: float
+    who: str
+    address: str = msgspec.field(name="from")
+    what: str
+    status: int
+    channel_id: Any = UNSET
+    channel_type: Any = UNSET
+    uid: Any = UNSET
+    from_uid: Any = UNSET
+    plugin_no: Any = UNSET
+    name: Any = UNSET
+    username: Any = UNSET
 
 
 class AuditLog:
@@ -26,8 +45,9 @@ class AuditLog:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._lines: list[bytes] = []
+        self._lines: list[_Line] = []
         self._wake = trio.Event()
+        self._is_awake = False
         self._log = structlog.get_logger("audit")
         self.dropped = 0
 
@@ -38,24 +58,22 @@ class AuditLog:
         if len(self._lines) >= MOST_WAITING:
             self.dropped += 1
             return
-        line: dict[str, Any] = {
-            "at": round(time.time(), 3),
-            "who": caller,
-            "from": address,
-            "what": f"{method} {path}",
-            "status": status,
-        }
+        line = _Line(round(time.time(), 3), caller, address, f"{method} {path}", status)
         if isinstance(body, dict):
-            line |= {name: _short(body[name]) for name in _NAMED if isinstance(body.get(name), (str, int))}
-        self._lines.append(msgspec.json.encode(line) + b"\n")
-        self._wake.set()
+            for name in _NAMED:
+                if isinstance(body.get(name), (str, int)):
+                    setattr(line, name, _short(body[name]))
+        self._lines.append(line)
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake.set()
 
     async def run(self) -> None:
         """Write for ever; when cancelled, what waits is written first."""
         try:
             while True:
                 await self._wake.wait()
-                self._wake = trio.Event()
+                self._wake, self._is_awake = trio.Event(), False
                 await trio.sleep(FLUSH_S)
                 await self.flush()
         finally:
@@ -71,7 +89,7 @@ class AuditLog:
             self._log.warning("audit lines were dropped", count=self.dropped)
             self.dropped = 0
         try:
-            await trio.to_thread.run_sync(_append, self._path, b"".join(lines))
+            await trio.to_thread.run_sync(_append, self._path, _ENCODER.encode_lines(lines))
         except OSError as exc:
             self.dropped += len(lines)
             self._log.error("the audit log cannot be written", detail=exc.strerror)  # no traceback

@@ -55,6 +55,7 @@ class Authority:
         self._asks_everybody = bool(self._tokens) or (bool(self.users) and is_exposed)
         self._asks_administrators = bool(self._tokens) or (bool(self.users) and not self._is_off)
         self._hashing = trio.CapacityLimiter(1)
+        self._nameless: cachetools.LRUCache[str, Caller] = cachetools.LRUCache(_LOGIN_ADDRESSES)
         self._failures: cachetools.TTLCache[str, int] = cachetools.TTLCache(_LOGIN_ADDRESSES, FAILED_LOGINS_S)
 
     def identify(self, route: Route, headers: Mapping[str, str], query: Mapping[str, str], address: str) -> Caller:
@@ -64,13 +65,22 @@ class Authority:
             Unauthorized: Credentials are needed and missing or wrong.
         """
         asks = self._asks_administrators if route.is_admin else self._asks_everybody
+        if not asks and "authorization" not in headers and "token" not in headers and not query:
+            return self._anybody(address)
         try:
             name, rights = self._credentials(headers, query)
         except Unauthorized:
             if asks and not route.is_free:
                 raise
-            return Caller(address=address, rights=EVERYTHING)
+            return self._anybody(address)
         return Caller(name=name, address=address, rights=EVERYTHING if self._is_off else rights)
+
+    def _anybody(self, address: str) -> Caller:
+        """Return a caller who need not say who he is; the same one for the same address."""
+        caller = self._nameless.get(address)
+        if caller is None:
+            caller = self._nameless[address] = Caller(address=address, rights=EVERYTHING)
+        return caller
 
     def _credentials(self, headers: Mapping[str, str], query: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
         given = headers.get("authorization", "") or query.get("Authorization", "")

@@ -1,7 +1,7 @@
 """What handlers work with: the call, and the record that declares an endpoint."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -10,6 +10,7 @@ from triolet_api._errors import ApiError
 from triolet_api._fields import ChannelType as ChannelTypeField
 from triolet_api._fields import Rules, Text, field
 from triolet_api._limits import Repeats
+from triolet_api._users import EVERYTHING
 from triolet_core import Broker, ChannelKey, ChannelType, channel_key
 
 READ, WRITE = "r", "w"
@@ -27,6 +28,8 @@ class Caller:
 
     def may(self, resource: str, action: str) -> bool:
         """Whether the caller has a right."""
+        if self.rights is EVERYTHING:
+            return True
         return any(action in self.rights.get(each, "") or "*" in self.rights.get(each, "") for each in (resource, "*"))
 
 
@@ -86,6 +89,28 @@ class Services:
         """What the application adds: authorisation, samples, the document."""
 
 
+class Form(Protocol):
+    """A body that was read the quick way."""
+
+    def noted(self) -> Mapping[str, Any]:
+        """Return the fields that say what was changed, for the audit log."""
+        ...
+
+
+@attrs.frozen
+class Quick:
+    """How most requests to an endpoint are answered without waiting; what it does not take goes to the handler.
+
+    It takes nothing that the handler would refuse, and does the same.
+    """
+
+    read: Callable[[bytes], Form | None]
+    """Reads the body; None if it is no plain one, be it wrong or only unusual."""
+    start: Callable[["Services", Any, Callable[[Any], None]], bool]
+    """Answers a form through its last argument, with an `Answer` or an exception, now or when what it began is done.
+    False if that would have to wait: then nothing is done."""
+
+
 Handler = Callable[[Call, Any], Awaitable[Any]]
 
 
@@ -116,6 +141,8 @@ class Route:
     """Whether anybody may call."""
     is_page: bool = False
     """Whether it is for browsers, and not in the OpenAPI document."""
+    quick: Quick | None = None
+    """How most requests are answered, for the hot endpoints."""
     mounted: Callable[[ApiConfig], bool] | None = None
     """Whether the settings want it; None: always."""
 

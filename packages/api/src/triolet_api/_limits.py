@@ -28,6 +28,13 @@ class RateLimit:
         self._clock = clock
         self._buckets: cachetools.LRUCache[str, _Bucket] = cachetools.LRUCache(_CALLERS)
 
+    def has(self, caller: str) -> bool:
+        """Whether a request would not be one too many."""
+        if not self._per_second:
+            return True
+        bucket = self._buckets.get(caller)
+        return bucket is None or self._left(bucket, self._clock()) >= 1
+
     def take(self, caller: str) -> None:
         """Count a request.
 
@@ -40,12 +47,15 @@ class RateLimit:
         bucket = self._buckets.get(caller)
         if bucket is None:
             bucket = self._buckets[caller] = _Bucket(self._per_second, now)
-        bucket.left = min(self._per_second, bucket.left + (now - bucket.at) * self._per_second)
+        bucket.left = self._left(bucket, now)
         bucket.at = now
         if bucket.left < 1:
             wait = math.ceil((1 - bucket.left) / self._per_second * 1000)
             raise ApiError(f"rate limited: again in {wait} ms (api.ratePerSecond)", status=429, code="rate_limited")
         bucket.left -= 1
+
+    def _left(self, bucket: _Bucket, now: float) -> float:
+        return min(self._per_second, bucket.left + (now - bucket.at) * self._per_second)
 
 
 @attrs.define(eq=False)

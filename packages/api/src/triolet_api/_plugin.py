@@ -12,8 +12,8 @@ from triolet_api._audit import AuditLog
 from triolet_api._auth import Authority, secret_of
 from triolet_api._call import Services
 from triolet_api._config import ApiConfig, with_mode
-from triolet_api._front import Application, Front
-from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer
+from triolet_api._front import Front
+from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer, is_available
 from triolet_api._openapi import document
 from triolet_api._samples import Samples
 from triolet_api._service import Service
@@ -34,7 +34,8 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     listener = _listen(host, port)
     bound = listener.getsockname()
     front = Front(service, ROUTES, build(service))  # type: ignore[arg-type]  # Quart types the messages more closely
-    serve = _serve_hypercorn if context.config.server == "hypercorn" else _serve
+    is_own = context.config.server != "hypercorn" and is_available()
+    serve = _serve if is_own else _serve_hypercorn
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.services.parts["samples"].run)
         nursery.start_soon(service.audit.run)
@@ -46,24 +47,22 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     context.broker.endpoints.pop("http", None)
 
 
-async def _serve(context: PluginContext[ApiConfig], application: Application, listener: socket.socket) -> None:
+async def _serve(context: PluginContext[ApiConfig], front: Front, listener: socket.socket) -> None:
     config = context.config
     limits = HttpLimits(
         max_body_bytes=config.max_body_bytes,
         request_timeout_s=config.request_timeout,
         max_connections=config.max_connections,
     )
-    await HttpServer(application, limits).serve(listener, context.stopping, GRACE_S)
+    await HttpServer(front, limits).serve(listener, context.stopping, GRACE_S)
 
 
-async def _serve_hypercorn(
-    context: PluginContext[ApiConfig], application: Application, listener: socket.socket
-) -> None:
+async def _serve_hypercorn(context: PluginContext[ApiConfig], front: Front, listener: socket.socket) -> None:
     """Load Hypercorn, which takes long, only where it is wanted."""
     module = await trio.to_thread.run_sync(
         importlib.import_module, "triolet_api._hypercorn", limiter=trio.CapacityLimiter(1)
     )
-    await module.serve(context, application, listener, GRACE_S)
+    await module.serve(context, front, listener, GRACE_S)
 
 
 def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:

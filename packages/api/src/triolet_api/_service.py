@@ -4,7 +4,7 @@ Independent of the web framework: Quart and the direct path of the hot endpoints
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -40,7 +40,11 @@ _STATUS: dict[type[Exception], int] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+Answer = bytes | tuple[bytes, ...] | Content
+"""Bytes are JSON with status 200, in one piece or in several."""
+
+
+@attrs.define(eq=False)
 class HttpRequest:
     """What a web server knows of a request."""
 
@@ -78,8 +82,7 @@ class Service:
         try:
             if self.services.broker.addresses.is_blocked(caller.address):
                 return Content(b"", JSON, 403)
-            caller = self.authority.identify(route, request.headers, request.query, caller.address)
-            self.authority.check(route, caller)
+            caller = self._admitted(route, request, caller.address)
             self._rate.take(caller.name or caller.address)
             given = load(request.body) if route.method == "POST" and (route.body or route.takes) else None
             content = await self._handled(route, request, caller, given)
@@ -88,6 +91,47 @@ class Service:
         if route.action == WRITE:
             self.audit.note(caller.name, caller.address, request.method, request.path, given, content.status)
         return content
+
+    def start(self, route: Route, request: HttpRequest, reply: Callable[[Answer], None]) -> bool:
+        """Answer a request without waiting: at once, or as soon as what it began is done.
+
+        Returns:
+            Whether `reply` was or will be called; if not, nothing was done and `answer` has to. That is with everything
+            but the plain requests of callers who may.
+        """
+        quick = route.quick
+        form = quick.read(request.body) if quick is not None else None
+        if quick is None or form is None:
+            return False
+        address = self.address_of(request)
+        if self.services.broker.addresses.is_blocked(address):
+            return False
+        try:
+            caller = self._admitted(route, request, address)
+        except (Unauthorized, ApiError):
+            return False  # refused in the words of the long way
+        who = caller.name or address
+        if not self._rate.has(who):
+            return False
+
+        def finish(answer: Answer | Exception) -> None:
+            given = self._failure(route, request, answer) if isinstance(answer, Exception) else answer
+            if route.action == WRITE:
+                status = given.status if isinstance(given, Content) else 200
+                self.audit.note(caller.name, address, "POST", request.path, form.noted(), status)
+            reply(given)
+
+        if not quick.start(self.services, form, finish):
+            return False
+        self.requests += 1
+        self._rate.take(who)
+        return True
+
+    def _admitted(self, route: Route, request: HttpRequest, address: str) -> Caller:
+        """Return who calls; raises if he may not."""
+        caller = self.authority.identify(route, request.headers, request.query, address)
+        self.authority.check(route, caller)
+        return caller
 
     async def _handled(self, route: Route, request: HttpRequest, caller: Caller, given: Any) -> Content:
         call = Call(
@@ -138,6 +182,8 @@ class Service:
     def address_of(self, request: HttpRequest) -> str:
         """Return the address of the caller: the peer's, or the last one of X-Forwarded-For that no trusted proxy is."""
         address = request.peer
+        if not self._proxies or "x-forwarded-for" not in request.headers:
+            return address
         forwarded = [each.strip() for each in request.headers.get("x-forwarded-for", "").split(",") if each.strip()]
         while address in self._proxies and forwarded:
             address = forwarded.pop()

@@ -17,7 +17,15 @@ from triolet_core._channels import Channels
 from triolet_core._presence import Presence
 from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks, OfflineMessage
-from triolet_core.model import NO_PERSIST, SYSTEM_UID, ChannelKey, ChannelType, Message
+from triolet_core.model import (
+    NO_PERSIST,
+    SYSTEM_UID,
+    ChannelKey,
+    ChannelType,
+    Message,
+    ends_of,
+    plain_channel,
+)
 from triolet_core.session import Session
 
 LANES = 8
@@ -142,13 +150,25 @@ class Lanes:
                 nursery.start_soon(self._serve, receive)
 
     async def hand_over(self, deliveries: Sequence[Delivery]) -> None:
-        """Give committed messages to their lanes, in order; waits while a lane is full."""
+        """Give committed messages to their lanes, in order; waits while a lane is full.
+
+        Those between two that are not there, and that nobody else wants to know of, go no further.
+        """
         by_lane: dict[int, list[Delivery]] = {}
         for delivery in deliveries:
-            by_lane.setdefault(hash(delivery.messages[0].channel) % LANES, []).append(delivery)
+            channel = delivery.messages[0].channel
+            if not delivery.to_uids and self._has_nobody(channel):
+                continue
+            by_lane.setdefault(hash(channel) % LANES, []).append(delivery)
         for lane, batch in by_lane.items():
             self._waiting += 1
             await self._senders[lane].send(batch)
+
+    def _has_nobody(self, channel: ChannelKey) -> bool:
+        if channel.type not in (ChannelType.PERSON, ChannelType.AGENT) or self._hooks.offline_messages.has_subscribers:
+            return False
+        first, second = ends_of(plain_channel(channel))
+        return not self._presence.sessions(first) and not self._presence.sessions(second)
 
     async def flush(self) -> None:
         """Wait until the lanes are empty."""

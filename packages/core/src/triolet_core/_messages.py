@@ -11,9 +11,10 @@ from triolet_core._channels import Channels
 from triolet_core._drafts import drafts_alike, is_plausible
 from triolet_core._facts import Facts
 from triolet_core._send_batch import Done, Judged, SendBatch
+from triolet_core._server_judge import ServerJudge
 from triolet_core.compat import Compat
 from triolet_core.config import MessageConfig, PermissionConfig
-from triolet_core.errors import BackendError, StoreError
+from triolet_core.errors import BackendError, StoreClosed, StoreError
 from triolet_core.hooks import Hooks, SendRequest
 from triolet_core.model import (
     DUP,
@@ -64,6 +65,7 @@ class Messages:
         self._config = config
         self._permission = permission
         self._clock_s = clock_s
+        self._server_judge = ServerJudge(channels, hooks, compat)
         self.refused = 0
 
     # --- sending
@@ -107,6 +109,26 @@ class Messages:
             judged.append(each)
         self._store.writer.enqueue_nowait(SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget))
         self.refused += _refused_among(judged)
+
+    def submit_for_server(self, uid: str, drafts: Sequence[Draft], done: Done) -> bool:
+        """Do for the server, on behalf of a uid, what `submit` does, if nothing has to be waited for.
+
+        Returns:
+            Whether the drafts are queued; if not, nothing was done and `submit` has to.
+        """
+        judged = []
+        for draft in drafts:
+            one = self._server_judge.judge(uid, draft) if is_plausible(draft, self._config.max_payload_bytes) else None
+            if one is None:
+                return False
+            judged.append(one)
+        batch = SendBatch(uid, judged, done, None, forget=self._channels.forget)
+        try:
+            self._store.writer.enqueue_nowait(batch)
+        except (trio.WouldBlock, StoreClosed):
+            return False
+        self.refused += sum([each.reason != ReasonCode.SUCCESS for each in judged])
+        return True
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
         """Send drafts of one sender, in order; returns a receipt per draft after the commit."""
@@ -385,8 +407,13 @@ class Messages:
             first = 0 if end and not start else start or _LAST_SEQ
             between = (end + 1, first)
         with self._store.snapshot() as txn:
-            prefix, rows = _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
-        found = _compiled.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
+            run = _queries.raw_run(txn, key, first, limit + 1, upwards=upwards)
+            prefix, rows = (b"", []) if run else _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
+        if run is None:
+            found = _compiled.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
+        else:
+            seq, records = run
+            found = _compiled.run_text(records, seq, key.id, key.type, upwards=upwards, between=between, limit=limit)
         return None if found is None else TextPage(*found)
 
     def is_alive(self, message: Message) -> bool:

@@ -42,25 +42,26 @@ def decide(facts: Facts) -> ReasonCode:
     kind = facts.channel.type
     if facts.sender_send_ban and not facts.is_server:
         return ReasonCode.SEND_BAN
-    if not facts.channel_id or (kind == ChannelType.PERSON and "@" in facts.channel_id):
-        return ReasonCode.CHANNEL_ID_ERROR
-    closed = _closed(facts)
-    if closed != ReasonCode.SUCCESS:
-        return closed
+    opens_all = facts.is_server and facts.stores_into_banned_channels
+    refused = decide_for_server(kind, facts.channel_id, facts.info, stores_into_banned_channels=opens_all)
+    if refused != ReasonCode.SUCCESS:
+        return refused
     if kind in _OPEN_TO_ALL or _is_at_home(facts) or facts.is_server or facts.sender_is_system:
         return ReasonCode.SUCCESS
     return _to_person(facts) if kind == ChannelType.PERSON else _to_group(facts)
 
 
-def _closed(facts: Facts) -> ReasonCode:
-    """Step 4: ban, then disband."""
-    if facts.channel.type in _NEVER_CLOSED or facts.info is None:
+def decide_for_server(
+    kind: int, channel_id: str, info: ChannelInfo | None, *, stores_into_banned_channels: bool
+) -> ReasonCode:
+    """Return SUCCESS, or why not even the server may send: an id that cannot be; step 4: ban, then disband."""
+    if not channel_id or (kind == ChannelType.PERSON and "@" in channel_id):
+        return ReasonCode.CHANNEL_ID_ERROR
+    if info is None or kind in _NEVER_CLOSED or stores_into_banned_channels:
         return ReasonCode.SUCCESS
-    if facts.is_server and facts.stores_into_banned_channels:
-        return ReasonCode.SUCCESS
-    if facts.info.ban:
+    if info.ban:
         return ReasonCode.BAN
-    return ReasonCode.DISBAND if facts.info.disband else ReasonCode.SUCCESS
+    return ReasonCode.DISBAND if info.disband else ReasonCode.SUCCESS
 
 
 def _is_at_home(facts: Facts) -> bool:

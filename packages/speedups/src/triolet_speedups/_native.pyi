@@ -24,12 +24,23 @@ def read_batch(
     int,
     int,
 ]: ...
+def read_request(data: bytes, start: int, most: int, /) -> tuple[str, bytes, dict[str, str], bytes, int] | None: ...
 def page_text(
     rows: list[tuple[bytes, bytes]],
     prefix: bytes,
     channel_id: str,
     channel_type: int,
     *,
+    between: tuple[int, int],
+    limit: int,
+) -> tuple[bytes, bool] | None: ...
+def run_text(
+    records: list[bytes],
+    first: int,
+    channel_id: str,
+    channel_type: int,
+    *,
+    upwards: bool,
     between: tuple[int, int],
     limit: int,
 ) -> tuple[bytes, bool] | None: ...

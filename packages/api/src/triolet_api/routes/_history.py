@@ -10,6 +10,7 @@ from triolet_api._call import Call, PersonTarget, ask, get, key_for, post
 from triolet_api._errors import ApiError, missing
 from triolet_api._fields import ChannelType as TypeField
 from triolet_api._fields import MaybeFlag, MaybeNumber, Number, Numbers, Text, Texts, field
+from triolet_api.routes._quick import QUICK_PAGE
 from triolet_core import ChannelKey, ChannelType, Query
 from triolet_core.model import SYNC_ONCE
 
@@ -254,7 +255,7 @@ async def acknowledge_commands(call: Call, body: CommandsAckBody) -> Ok:
 
 
 ROUTES = (
-    ask("/channel/messagesync", sync, SyncBody, Page, resource="message"),
+    ask("/channel/messagesync", sync, SyncBody, Page, resource="message", quick=QUICK_PAGE),
     ask("/messages", messages, SearchBody, Page, resource="message"),
     ask("/message", message, OneBody, MessageObject | Ok, resource="message"),
     get("/message/byclientmsgno", by_client_msg_no, NumberQuery, MessageObject | Ok, resource="message"),

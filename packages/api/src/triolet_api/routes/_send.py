@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import attrs
 
 from triolet_api._answers import Failure, Ok
-from triolet_api._call import Call, Nothing, post
+from triolet_api._call import Call, Nothing, Services, post
 from triolet_api._errors import BAD_FORMAT, ApiError, missing
 from triolet_api._fields import (
     Anything,
@@ -25,6 +25,7 @@ from triolet_api._fields import (
 )
 from triolet_api._fields import ChannelType as TypeField
 from triolet_api.routes._event import MISMATCH, UNKNOWN_V1, add_events, json_of
+from triolet_api.routes._quick import quick_send
 from triolet_core import SYSTEM_UID, ChannelKey, ChannelType, Device, Draft, EventDraft, ReasonCode, Receipt
 from triolet_core.model import (
     COMMAND_SUFFIX,
@@ -146,16 +147,16 @@ async def send(call: Call, body: SendBody) -> Any:
     if body.stream_no:
         return await _send_piece(call, body)
     sender, draft = await _draft(call, body)
-    return _answered(call, sender, draft, await call.broker.messages.send(sender, draft))
+    return _answered(call.services, sender.uid, draft, await call.broker.messages.send(sender, draft))
 
 
-def _answered(call: Call, sender: Device, draft: Draft, receipt: Receipt) -> Any:
-    if receipt.reason == ReasonCode.SYSTEM_ERROR and call.broker.is_full:
+def _answered(services: Services, uid: str, draft: Draft, receipt: Receipt) -> Any:
+    if receipt.reason == ReasonCode.SYSTEM_ERROR and services.broker.is_full:
         raise ApiError(f"{CANNOT_SEND}: the store is full", code="store_full", status=507)
     answer = answer_to(draft, receipt)
     if draft.is_stream and isinstance(answer, Sent):
-        key = channel_key(sender.uid, draft.channel_id, draft.channel_type)
-        call.broker.streams.remember(key, draft.client_msg_no)
+        key = channel_key(uid, draft.channel_id, draft.channel_type)
+        services.broker.streams.remember(key, draft.client_msg_no)
     return answer
 
 
@@ -246,7 +247,7 @@ async def _send_all(call: Call, sender: Device, drafts: list[Draft]) -> list[Any
     answers: list[Any] = []
     for draft, receipt in zip(drafts, receipts, strict=True):
         try:
-            answers.append(_answered(call, sender, draft, receipt))
+            answers.append(_answered(call.services, sender.uid, draft, receipt))
         except ApiError as exc:
             answers.append(exc.as_json())
     return answers
@@ -333,7 +334,7 @@ def _reason(code: int) -> str:
 
 
 ROUTES = (
-    post("/message/send", send, SendBody, Sent | Ok, resource="message"),
+    post("/message/send", send, SendBody, Sent | Ok, resource="message", quick=quick_send(_answered)),
     post(
         "/message/sendbatch",
         send_batch,

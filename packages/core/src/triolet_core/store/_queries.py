@@ -67,18 +67,49 @@ def raw_page(
 
     Behind the channel's last message come entries of others.
     """
-    record = channel_record(txn, key)
-    if record is None:
+    prefix = _message_prefix(txn, key)
+    if prefix is None:
         return b"", []
-    slot = slot_of(key.id)
-    prefix = keys.numbered(slot, keys.MESSAGE, record.number)
     with txn.cursor() as cursor:
-        if upwards:
-            found = cursor.set_range(keys.message(slot, record.number, first))
-            return prefix, list(islice(cursor.iternext(), count)) if found else []
-        behind = keys.message(slot, record.number, first + 1)
-        found = cursor.prev() if cursor.set_range(behind) else cursor.last()
-        return prefix, list(islice(cursor.iterprev(), count)) if found else []
+        if not _stand_at(cursor, prefix, first, upwards=upwards):
+            return prefix, []
+        return prefix, list(islice(cursor.iternext() if upwards else cursor.iterprev(), count))
+
+
+def raw_run(
+    txn: lmdb.Transaction, key: ChannelKey, first: int, count: int, *, upwards: bool
+) -> tuple[int, list[bytes]] | None:
+    """Return what `raw_page` does if that is `count` messages without a gap: the first seq, and their records.
+
+    Nearly all pages but a channel's last ones are, and without the keys they are read in half the time.
+    """
+    prefix = _message_prefix(txn, key)
+    if prefix is None:
+        return None
+    with txn.cursor() as cursor:
+        if not _stand_at(cursor, prefix, first, upwards=upwards):
+            return None
+        begin = cursor.key()
+        found = list(islice(cursor.iternext(keys=False) if upwards else cursor.iterprev(keys=False), count))
+        end = cursor.key()
+        is_whole = len(found) == count and begin.startswith(prefix) and end.startswith(prefix)
+        seq = keys.seq_of(begin)
+        is_dense = abs(keys.seq_of(end) - seq) == count - 1
+        return (seq, found) if is_whole and is_dense else None
+
+
+def _message_prefix(txn: lmdb.Transaction, key: ChannelKey) -> bytes | None:
+    """Return what the keys of a channel's messages begin with, None if there is no such channel."""
+    value = txn.get(keys.channel(key))
+    return None if value is None else keys.numbered(slot_of(key.id), keys.MESSAGE, records.number_of_channel(value))
+
+
+def _stand_at(cursor: lmdb.Cursor, prefix: bytes, first: int, *, upwards: bool) -> bool:
+    """Put a cursor at the first entry of a page; what lies there may be another channel's. False if nothing does."""
+    if upwards:
+        return bool(cursor.set_range(prefix + first.to_bytes(8, "big")))
+    behind = prefix + (first + 1).to_bytes(8, "big")
+    return bool(cursor.prev() if cursor.set_range(behind) else cursor.last())
 
 
 def seqs_between(txn: lmdb.Transaction, key: ChannelKey, first: int, last: int) -> Iterator[int]:

@@ -121,6 +121,12 @@ def decode_channel(value: bytes) -> ChannelRecord:
     return ChannelRecord(number=number, info=None if info is None else _info(info), created=created, updated=updated)
 
 
+def number_of_channel(value: bytes) -> int:
+    """Return only the number of a channel record: the first item of a CBOR array."""
+    size = value[1] - 0x17  # 1, 2, 3 for one, two, four bytes; without them the number is the byte itself
+    return value[1] if size < 1 else int.from_bytes(value[2 : 2 + (1 << size - 1)], "big")
+
+
 def _info(fields: list[object]) -> ChannelInfo:
     names = [field.name for field in attrs.fields(ChannelInfo)]
     return ChannelInfo(**dict(zip(names, fields, strict=False)))  # type: ignore[arg-type]  # as encoded above
