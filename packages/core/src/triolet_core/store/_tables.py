@@ -14,6 +14,7 @@ import lmdb
 from triolet_core.model import REVISED, STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
+from triolet_core.store._journal import Row
 from triolet_core.store._queries import queue_state
 
 
@@ -211,14 +212,29 @@ def apply(txn: lmdb.Transaction, operation: Operation) -> None:
     _APPLY[type(operation)](txn, operation)
 
 
-def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
-    put = txn.put
+def rows_of(operation: Operation) -> list[Row] | None:
+    """Return the rows of an operation that puts them without a look at others, None for any other operation."""
+    if isinstance(operation, AppendMessages):
+        return _rows_of_messages(operation)
+    if isinstance(operation, PutCursor):
+        return [(keys.cursor(operation.consumer), operation.message_id.to_bytes(8, "big"))]
+    return None
+
+
+def _rows_of_messages(op: AppendMessages) -> list[Row]:
+    rows: list[Row] = []
     for message in op.messages:
-        put(keys.message(op.slot, op.number, message.seq), records.encode_message(message))
-        put(keys.log(message.message_id), records.encode_log(op.slot, op.number, message.seq))
+        rows.append((keys.message(op.slot, op.number, message.seq), records.encode_message(message)))
+        rows.append((keys.log(message.message_id), records.encode_log(op.slot, op.number, message.seq)))
         if message.expire:
             due = keys.expiry(op.slot, message.timestamp + message.expire, message.message_id)
-            put(due, records.encode_place(op.number, message.seq))
+            rows.append((due, records.encode_place(op.number, message.seq)))
+    return rows
+
+
+def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
+    for key, value in _rows_of_messages(op):
+        txn.put(key, value)
 
 
 def _create_channel(txn: lmdb.Transaction, op: CreateChannel) -> None:
