@@ -245,14 +245,6 @@ class Messages:
 
     # --- reading
 
-    async def settle(self, key: ChannelKey | None = None) -> None:
-        """Let the next reads of a channel, or of all, go without waiting for the disk on the loop.
-
-        Worth it where many read what has just been sent; without it they are as right. Not a checkpoint if there is
-        nothing to do.
-        """
-        await self._store.settle(key)
-
     def max_seq(self, key: ChannelKey) -> int:
         """Return the last sequence number of a channel, 0 if there is none."""
         return self._store.read(lambda txn: _queries.max_seq(txn, key), key)

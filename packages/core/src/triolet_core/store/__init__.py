@@ -37,8 +37,8 @@ class Store:
     """Reads are functions of a snapshot and run on the loop; writes go through the one writer.
 
     What was acknowledged is seen by every later read. Messages, their commit log, their expiries and positions of
-    consumers may wait in the backlog: reads of those first bring them into LMDB, and block the loop for that; to
-    `settle` before does it without.
+    consumers may wait in the backlog: reads of those first bring them into LMDB, and block the loop for that; inside of
+    `settled` they need not.
     """
 
     def __init__(self, env: lmdb.Environment, writer: Writer, backlog: Backlog, ids: IdSource) -> None:
@@ -46,22 +46,40 @@ class Store:
         self.writer = writer
         self.backlog = backlog
         self.ids = ids
+        self._is_settled = False
 
-    async def settle(self, key: ChannelKey | None = None) -> None:
-        """Make reads of messages of a channel, or of all, not block the loop. Not a checkpoint if they would not."""
+    async def settled(self, question: Callable[[], R], key: ChannelKey | None = None) -> R:
+        """Call a function whose reads see all that was acknowledged before this call, and block the loop for no disk.
+
+        Not a checkpoint if nothing waits; with `key` it reads messages of that channel only.
+
+        Raises:
+            StoreFull: LMDB has no room for what waits.
+        """
+        if not self.backlog.holds(key):
+            return question()
         await self.backlog.settle(key)
+        self._is_settled = True  # until the function returns: nothing else runs on the loop meanwhile
+        try:
+            return question()
+        finally:
+            self._is_settled = False
 
     @contextmanager
     def snapshot(self, key: ChannelKey | None = None) -> Iterator[lmdb.Transaction]:
         """A read transaction; keep it short and do not await inside. With `key` only for messages of that channel."""
-        self.backlog.settle_now(key)
+        self._settle_now(key)
         with self.env.begin() as txn:
             yield txn
 
     def read(self, question: Callable[[lmdb.Transaction], R], key: ChannelKey | None = None) -> R:
         """Answer a short question; with `key` one that reads messages of that channel only."""
-        self.backlog.settle_now(key)
+        self._settle_now(key)
         return self.read_facts(question)
+
+    def _settle_now(self, key: ChannelKey | None) -> None:
+        if not self._is_settled:
+            self.backlog.settle_now(key)
 
     def read_facts(self, question: Callable[[lmdb.Transaction], R]) -> R:
         """Answer a short question that reads nothing of what may wait in the backlog."""
@@ -147,7 +165,7 @@ def _recover(env: lmdb.Environment, journal: Journal, *, may_have_holes: bool) -
             env.sync(True)  # noqa: FBT003  # of LMDB, by position only
     except (lmdb.MapFullError, lmdb.DiskError) as exc:
         raise StoreFull(f"no space is left in {env.path()} for what is in its journal: {exc}") from exc
-    journal.applied = journal.number
+    journal.settle(journal.number)
     journal.empty()
 
 

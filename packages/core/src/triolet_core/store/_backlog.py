@@ -23,7 +23,8 @@ import trio
 from triolet_core.errors import StoreError, StoreFull
 from triolet_core.model import ChannelKey
 from triolet_core.store import _keys as keys
-from triolet_core.store._journal import Journal, Row, encode_rows
+from triolet_core.store._journal import Journal, encode_rows
+from triolet_core.store._rows import Row
 
 INTERVAL_S = 0.25
 """Longest time that a row waits, if nothing asks for it."""
@@ -169,16 +170,16 @@ class Backlog:
         finally:
             self._gate.release()
 
-    def put(self, txn: lmdb.Transaction) -> None:
-        """Put what leaves into a transaction; behind the gate."""
-        if self._leaving is not None:
-            put_rows(txn, self._leaving.rows, self._leaving.number)
+    def put(self, txn: lmdb.Transaction) -> int:
+        """Put what leaves into a transaction that is made for something else; behind the gate. Returns its number."""
+        number = self._journal.pass_over()
+        put_rows(txn, () if self._leaving is None else self._leaving.rows, number)
+        return number
 
-    def done(self) -> None:
+    def done(self, number: int) -> None:
         """The transaction is committed: what left is in LMDB. Behind the same gate."""
-        if self._leaving is not None:
-            self._journal.applied = self._leaving.number
-            self._leaving = None
+        self._journal.settle(number)
+        self._leaving = None
         self._look_for_room()
 
     def _write_in_thread(self) -> None:
@@ -187,15 +188,16 @@ class Backlog:
 
     def _write(self) -> None:
         """Write what leaves in a transaction of its own."""
-        if self._leaving is None:
+        leaving = self._leaving
+        if leaving is None:
             return
         try:
             with self._env.begin(write=True) as txn:
-                self.put(txn)
+                put_rows(txn, leaving.rows, leaving.number)
         except (lmdb.MapFullError, lmdb.DiskError) as exc:
             self._room = 0
             raise StoreFull(f"no space is left for the store (store.mapSize, or the disk): {exc}") from exc
-        self.done()
+        self.done(leaving.number)
 
     def _look_for_room(self) -> None:
         info = self._env.info()

@@ -2,8 +2,8 @@
 
 Theory of operation. Each batch of rows is one record: it begins on a page boundary, carries the next number, and is
 synced before anybody is told of it. Rows go to LMDB later, many batches in one transaction, together with the number
-of the last record among them. A file whose records are all in LMDB is written again from its start; its pages are on
-disk already, so that a sync writes a page and no metadata.
+of the last record among them; a transaction made for anything else takes a number too. A file whose records are all
+in LMDB is written again from its start; its pages are on disk already, so that a sync writes a page and no metadata.
 
 Recovery. Every record of both files with a number above the one that LMDB knows is taken, in the order of numbers. A
 record that does not prove whole was never acknowledged: it is the last one, torn by the crash, and is left out. If a
@@ -23,8 +23,7 @@ from pathlib import Path
 import attrs
 
 from triolet_core.errors import StoreCorrupt, StoreError, StoreFull
-
-Row = tuple[bytes, bytes]
+from triolet_core.store._rows import Row
 
 PAGE = 4096
 GROWTH = 1 << 20
@@ -170,6 +169,18 @@ class Journal:
         file.offset = start + size
         self.number = file.last = number
         self.write_s += (time.perf_counter() - began - self.write_s) * _WEIGHT_OF_NEWEST
+
+    def pass_over(self) -> int:
+        """Return the number of a transaction that goes past the journal, for when it is committed.
+
+        It is given to no record: a journal that goes on behind a transaction that LMDB does not know is broken there.
+        """
+        return self.number + 1
+
+    def settle(self, number: int) -> None:
+        """Take note that LMDB has everything up to `number`."""
+        self.applied = number
+        self.number = max(self.number, number)
 
     def _next_file(self) -> _File:
         current, other = self._current, self._files[self._current is self._files[0]]

@@ -11,10 +11,17 @@ import lmdb
 
 from triolet_core._ids import IdSource
 from triolet_core.model import REVISED, STREAMED, ChannelKey, Draft, Message, slot_of
-from triolet_core.store import _dedupe, _queries
+from triolet_core.store import _dedupe, _queries, _rows
 from triolet_core.store._dedupe import DedupeWindow
-from triolet_core.store._journal import Row
-from triolet_core.store._tables import AppendMessages, CreateChannel, Operation, PutMeta, apply, rows_of
+from triolet_core.store._rows import Row
+from triolet_core.store._tables import (
+    AppendMessages,
+    CreateChannel,
+    Operation,
+    PutCursor,
+    PutMeta,
+    apply,
+)
 
 CEILING = "id ceiling"
 _MAX_TAILS = 200_000
@@ -107,7 +114,7 @@ class Sealer:
         """Apply one operation, or collect its rows."""
         if self._txn is not None:
             apply(self._txn, operation)
-        elif (rows := rows_of(operation)) is not None:
+        elif (rows := _rows_of(operation)) is not None:
             self.rows += rows
         else:
             raise NeedsTransaction
@@ -202,3 +209,12 @@ class Sealer:
 def _stored_tail(txn: lmdb.Transaction, slot: int, key: ChannelKey) -> Tail | None:
     record = _queries.channel_record(txn, key)
     return None if record is None else Tail(slot, record.number, _queries.last_seq(txn, slot, record.number))
+
+
+def _rows_of(operation: Operation) -> list[Row] | None:
+    """Return the rows of an operation that puts them without a look at others, None for any other operation."""
+    if isinstance(operation, AppendMessages):
+        return _rows.of_messages(operation.slot, operation.number, operation.messages)
+    if isinstance(operation, PutCursor):
+        return [_rows.of_cursor(operation.consumer, operation.message_id)]
+    return None

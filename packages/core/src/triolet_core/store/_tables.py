@@ -14,7 +14,7 @@ import lmdb
 from triolet_core.model import REVISED, STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
-from triolet_core.store._journal import Row
+from triolet_core.store import _rows as rows
 from triolet_core.store._queries import queue_state
 
 
@@ -212,28 +212,8 @@ def apply(txn: lmdb.Transaction, operation: Operation) -> None:
     _APPLY[type(operation)](txn, operation)
 
 
-def rows_of(operation: Operation) -> list[Row] | None:
-    """Return the rows of an operation that puts them without a look at others, None for any other operation."""
-    if isinstance(operation, AppendMessages):
-        return _rows_of_messages(operation)
-    if isinstance(operation, PutCursor):
-        return [(keys.cursor(operation.consumer), operation.message_id.to_bytes(8, "big"))]
-    return None
-
-
-def _rows_of_messages(op: AppendMessages) -> list[Row]:
-    rows: list[Row] = []
-    for message in op.messages:
-        rows.append((keys.message(op.slot, op.number, message.seq), records.encode_message(message)))
-        rows.append((keys.log(message.message_id), records.encode_log(op.slot, op.number, message.seq)))
-        if message.expire:
-            due = keys.expiry(op.slot, message.timestamp + message.expire, message.message_id)
-            rows.append((due, records.encode_place(op.number, message.seq)))
-    return rows
-
-
 def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
-    for key, value in _rows_of_messages(op):
+    for key, value in rows.of_messages(op.slot, op.number, op.messages):
         txn.put(key, value)
 
 
@@ -347,7 +327,7 @@ def _put_meta(txn: lmdb.Transaction, op: PutMeta) -> None:
 
 
 def _put_cursor(txn: lmdb.Transaction, op: PutCursor) -> None:
-    txn.put(keys.cursor(op.consumer), op.message_id.to_bytes(8, "big"))
+    txn.put(*rows.of_cursor(op.consumer, op.message_id))
 
 
 def _put_queued(txn: lmdb.Transaction, op: PutQueued) -> None:

@@ -246,7 +246,7 @@ class Writer:
             except lmdb.Error as exc:
                 return _store_error(exc)
             try:
-                self._backlog.put(txn)
+                number = self._backlog.put(txn)
                 self._sealer.begin(txn)
                 for work in batch:
                     work.run(self._sealer)
@@ -260,7 +260,7 @@ class Writer:
                 self._sealer.rollback()
                 return _store_error(exc)
             self._sealer.commit()
-            self._backlog.done()
+            self._backlog.done(number)
         self.commits += 1
         return None
 
