@@ -262,7 +262,8 @@ async def test_the_file_stays_bounded_under_steady_traffic(tmp_path: Path, kind:
             sizes.append(broker.catalog.size())
     settled = sizes[8:]
     assert max(size.file_bytes for size in settled) <= 1.1 * settled[0].file_bytes
-    assert max(size.used_bytes for size in settled) <= 1.1 * settled[0].used_bytes
+    counters = SLOT_COUNT * 40 if kind == "temporary" else 0  # bytes, on pages that may be half empty
+    assert max(size.used_bytes for size in settled) <= 1.1 * settled[0].used_bytes + counters
     assert max(size.rows for size in settled) <= settled[0].rows + SLOT_COUNT  # each slot counts its channels
 
 

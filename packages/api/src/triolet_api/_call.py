@@ -1,6 +1,7 @@
 """What handlers work with: the call, and the record that declares an endpoint."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial, wraps
 from typing import Any, Protocol
 
 import attrs
@@ -112,6 +113,16 @@ class Quick:
 
 
 Handler = Callable[[Call, Any], Awaitable[Any]]
+
+
+def reads(handler: Callable[[Call, Any], Any]) -> Handler:
+    """Make a handler of a function that only reads messages or conversations, and sees all that is acknowledged."""
+
+    @wraps(handler)
+    async def handle(call: Call, given: Any) -> Any:
+        return await call.broker.settled(partial(handler, call, given))
+
+    return handle
 
 
 @attrs.frozen(kw_only=True)

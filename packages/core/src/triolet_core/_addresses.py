@@ -15,7 +15,7 @@ class Addresses:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._blocked = frozenset(
-            store.read(lambda txn: [value.decode() for _, value in _queries.rows(txn, keys.addresses())])
+            store.read_facts(lambda txn: [value.decode() for _, value in _queries.rows(txn, keys.addresses())])
         )
 
     def blocked(self) -> list[str]:

@@ -18,7 +18,7 @@ class Bindings:
 
     def of(self, uid: str) -> PluginBinding | None:
         """Return the binding of a uid."""
-        return self._store.read(lambda txn: _binding(txn, uid))
+        return self._store.read_facts(lambda txn: _binding(txn, uid))
 
     async def all(self, *, plugin_no: str = "") -> list[PluginBinding]:
         """Return every binding, or those of one plugin, by uid."""

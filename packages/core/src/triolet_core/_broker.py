@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -30,7 +30,10 @@ from triolet_core._users import Users
 from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
 from triolet_core.hooks import Hooks
+from triolet_core.model import ChannelKey
 from triolet_core.store import Store, Work, open_store
+
+R = TypeVar("R")
 
 
 @attrs.frozen(kw_only=True)
@@ -91,6 +94,22 @@ class Broker:
         """Wait until everything accepted is committed and handed to sessions and topics."""
         await self._store.writer.flush()
         await self._lanes.flush()
+
+    async def settled(self, question: Callable[[], R], key: ChannelKey | None = None) -> R:
+        """Call a function that reads messages or conversations, and return what it does.
+
+        Its reads see all that was acknowledged before this call. Outside of this they are as right, but may wait for
+        the disk on the loop where something has just been sent. Not a checkpoint if nothing has.
+
+        Args:
+            question: Reads at once, without waiting.
+            key: The one channel whose messages it reads; None: of any.
+        """
+        return await self._store.settled(question, key)
+
+    def is_settled(self, key: ChannelKey | None = None) -> bool:
+        """Whether `settled` would have nothing to wait for."""
+        return not self._store.backlog.holds(key)
 
     def problem(self) -> str | None:
         """Return why messages cannot be stored now, None if they can."""

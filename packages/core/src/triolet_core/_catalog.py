@@ -90,7 +90,7 @@ class Catalog:
             record = _queries.channel_record(txn, key)
             return None if record is None else _channel_row(txn, slot_of(key.id), key, record.number)
 
-        return self._store.read(look)
+        return self._store.read(look, key)
 
     async def devices(self, uid: str = "") -> list[DeviceRow]:
         """Return the devices that have a token stored, of one uid or of all, the newest first."""
@@ -117,16 +117,15 @@ class Catalog:
 
     def channel_count(self, slot: int) -> int:
         """Return how many channels a slot has ever had."""
-        return self._store.read(lambda txn: _queries.last_number(txn, slot))
+        return self._store.read_facts(lambda txn: _queries.last_number(txn, slot))
 
     def channel_counts(self) -> list[int]:
         """Return that of every slot."""
-        with self._store.snapshot() as txn:
-            return [_queries.last_number(txn, slot) for slot in range(SLOT_COUNT)]
+        return self._store.read_facts(lambda txn: [_queries.last_number(txn, slot) for slot in range(SLOT_COUNT)])
 
     def last_transaction(self) -> int:
         """Return the number of the last commit, which rises over restarts."""
-        return int(self._store.env.info()["last_txnid"])
+        return int(self._store.env.info()["last_txnid"]) + self._store.backlog.number
 
     def size(self) -> StoreSize:
         """Return how large the store is."""

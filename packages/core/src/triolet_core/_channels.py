@@ -95,7 +95,7 @@ class Channels:
 
     def info(self, key: ChannelKey) -> ChannelInfo | None:
         """Return the info of a channel, None if none was set."""
-        record = self._store.read(lambda txn: _queries.channel_record(txn, key))
+        record = self._store.read_facts(lambda txn: _queries.channel_record(txn, key))
         return None if record is None else record.info
 
     def members(self, key: ChannelKey) -> list[str]:
@@ -111,7 +111,7 @@ class Channels:
         return self._list(keys.ALLOWED, key)
 
     def _list(self, table: int, key: ChannelKey) -> list[str]:
-        return self._store.read(lambda txn: _queries.listed(txn, table, key)) or []
+        return self._store.read_facts(lambda txn: _queries.listed(txn, table, key)) or []
 
     # --- changing; each is one transaction
 
@@ -293,7 +293,7 @@ class Channels:
             self._system_failure = exc
             raise
         self._system_failure = None
-        stored = self._store.read(_queries.system_uids)
+        stored = self._store.read_facts(_queries.system_uids)
         self._system = frozenset(stored) | frozenset(asked or ()) | self._cached_system
 
     def check_system_uids(self) -> None:
@@ -313,7 +313,7 @@ class Channels:
 
     def _system_set(self) -> frozenset[str]:
         if self._system is None:
-            self._system = frozenset(self._store.read(_queries.system_uids))
+            self._system = frozenset(self._store.read_facts(_queries.system_uids))
         return self._system
 
     def is_system(self, uid: str) -> bool:

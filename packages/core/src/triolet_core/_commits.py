@@ -6,6 +6,7 @@ store. It is kept no longer than that: what is recalled or deleted later is read
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
 
 import attrs
@@ -58,7 +59,9 @@ class CommitLog:
         """
         self._turn()
         if after < self._older.floor:
-            return self._store.read(lambda txn: _queries.log_after(txn, after, limit, max_bytes))
+            question = partial(_queries.log_after, message_id=after, limit=limit, max_bytes=max_bytes)
+            found = self._store.read_facts(question)
+            return found if len(found) == limit or not self._store.backlog.holds() else self._store.read(question)
         found = [] if self._older is self._newer or after >= self._newer.floor else self._older.behind(after, limit)
         found += self._newer.behind(after, limit - len(found))
         return found if max_bytes is None else _within(found, max_bytes)

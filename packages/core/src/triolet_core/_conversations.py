@@ -53,7 +53,7 @@ class Conversations:
 
     def get(self, uid: str, key: ChannelKey) -> Conversation | None:
         """Return one conversation, None if the user has none with this channel."""
-        with self._store.snapshot() as txn:
+        with self._store.snapshot(key) as txn:
             position = _queries.position(txn, uid, key)
             return None if position is None else self.of_position(txn, uid, position)
 

@@ -49,7 +49,7 @@ class KnownFacts:
         """Return the facts of a channel if they are known, or can be read at once."""
         facts = self._facts.get(key)
         if facts is None and not self._is_asked(key):
-            facts = self._store.read(lambda txn: _read_facts(txn, key, _READ_ON_LOOP))
+            facts = self._store.read_facts(lambda txn: _read_facts(txn, key, _READ_ON_LOOP))
             if facts is not None:
                 self._facts[key] = facts
         return facts
@@ -129,14 +129,14 @@ class KnownFacts:
             asked = await self._hooks.channel_info.ask(key)
             if asked is not None:
                 return asked
-        return self._store.read(lambda txn: _read_info(txn, key))
+        return self._store.read_facts(lambda txn: _read_info(txn, key))
 
     def person_info(self, uid: str) -> ChannelInfo | None:
         """Return the info of a person's own channel, which only the store knows: nobody is asked."""
         if uid in self._infos:
             return self._infos[uid]
         key = ChannelKey(uid, ChannelType.PERSON)
-        info = self._infos[uid] = self._store.read(lambda txn: _read_info(txn, key))
+        info = self._infos[uid] = self._store.read_facts(lambda txn: _read_info(txn, key))
         return info
 
     def forget(self, key: ChannelKey) -> None:

@@ -343,22 +343,22 @@ class Messages:
 
     def max_seq(self, key: ChannelKey) -> int:
         """Return the last sequence number of a channel, 0 if there is none."""
-        return self._store.read(lambda txn: _queries.max_seq(txn, key))
+        return self._store.read(lambda txn: _queries.max_seq(txn, key), key)
 
     def by_seqs(self, key: ChannelKey, seqs: Sequence[int]) -> list[Message]:
         """Return the messages with these sequence numbers, missing ones left out."""
-        with self._store.snapshot() as txn:
+        with self._store.snapshot(key) as txn:
             found = (_queries.message_at(txn, key, seq) for seq in seqs)
             return [message for message in found if message is not None and self.is_alive(message)]
 
     def by_id(self, key: ChannelKey, message_id: int) -> Message | None:
         """Return a message of this channel by its id."""
-        message = self._store.read(lambda txn: _queries.message_by_id(txn, message_id))
+        message = self._store.read(lambda txn: _queries.message_by_id(txn, message_id), key)
         return message if message is not None and message.channel == key and self.is_alive(message) else None
 
     def by_client_msg_no(self, key: ChannelKey, client_msg_no: str, *, limit: int = MAX_PAGE) -> Message | None:
         """Return the newest message with this number among the newest `limit` of a channel."""
-        with self._store.snapshot() as txn:
+        with self._store.snapshot(key) as txn:
             for message in islice(_queries.messages_back(txn, key, 2**63), limit):
                 if message.client_msg_no == client_msg_no and self.is_alive(message):
                     return message
@@ -376,7 +376,7 @@ class Messages:
         """
         limit = _page_size(limit)
         upwards = newer and (start > 0 or end > 0)
-        with self._store.snapshot() as txn:
+        with self._store.snapshot(key) as txn:
             if upwards:
                 alive = filter(self.is_alive, _queries.messages_from(txn, key, start))
                 found = [message for message in islice(alive, limit + 1) if message.seq < (end or 2**63)]
@@ -406,7 +406,7 @@ class Messages:
         else:
             first = 0 if end and not start else start or _LAST_SEQ
             between = (end + 1, first)
-        with self._store.snapshot() as txn:
+        with self._store.snapshot(key) as txn:
             run = _queries.raw_run(txn, key, first, limit + 1, upwards=upwards)
             prefix, rows = (b"", []) if run else _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
         if run is None:

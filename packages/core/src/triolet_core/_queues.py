@@ -81,11 +81,11 @@ class DurableQueues:
 
     def read(self, queue: str, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Return up to `limit` entries behind the number `after` (0: from the first) as (number, payload)."""
-        return self._store.read(lambda txn: _queries.queued(txn, queue, after, limit))
+        return self._store.read_facts(lambda txn: _queries.queued(txn, queue, after, limit))
 
     def size(self, queue: str) -> QueueSize:
         """Return how many entries a queue holds, and the bytes of their payloads."""
-        state = self._store.read(lambda txn: _queries.queue_state(txn, queue))
+        state = self._store.read_facts(lambda txn: _queries.queue_state(txn, queue))
         return QueueSize(count=state.count, bytes=state.size)
 
 

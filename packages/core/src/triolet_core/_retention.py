@@ -103,7 +103,7 @@ class Retention:
     async def sweep(self, slot: int) -> None:
         """Delete what one slot no longer keeps."""
         now = int(self._clock_s())
-        while self._store.read(lambda txn: _first_due(txn, slot)) <= now:
+        while await self._store.settled(lambda: self._store.read(lambda txn: _first_due(txn, slot))) <= now:
             self.deleted += await self._store.writer.change(lambda sealer: _expire(sealer, slot, now))
         found = await self._store.read_long(lambda txn: self._look(txn, slot, now))
         for key, seqs in found.messages:

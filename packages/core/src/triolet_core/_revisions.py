@@ -137,15 +137,14 @@ class Revisions:
 
     def revision(self, message: Message) -> Revision | None:
         """Return what was done to a message."""
-        return self._store.read(lambda txn: _queries.revision(txn, message))
+        return self._store.read_facts(lambda txn: _queries.revision(txn, message))
 
     def revisions(self, messages: Sequence[Message]) -> dict[int, Revision]:
         """Return what was done to those of the messages that were changed, by message id."""
         marked = [message for message in messages if message.marks & REVISED]
         if not marked:
             return {}
-        with self._store.snapshot() as txn:
-            found = {message.message_id: _queries.revision(txn, message) for message in marked}
+        found = self._store.read_facts(lambda txn: {each.message_id: _queries.revision(txn, each) for each in marked})
         return {message_id: revision for message_id, revision in found.items() if revision is not None}
 
 

@@ -69,7 +69,7 @@ class Streams:
         self._config = config
         self._clock_s = clock_s
         self._known: cachetools.LRUCache[str, ChannelKey] = cachetools.LRUCache(config.max_streams)
-        self._open = dict.fromkeys(store.read(open_streams), clock_s())
+        self._open = dict.fromkeys(store.read_facts(open_streams), clock_s())
         self._begun: cachetools.LRUCache[tuple[ChannelKey, str], float] = cachetools.LRUCache(config.max_streams)
         """Streams in which nothing was said yet, and since when; those of before a restart are left alone."""
         self._telling: dict[tuple[ChannelKey, str], int] = {}
@@ -243,7 +243,7 @@ class Streams:
 
     def state(self, key: ChannelKey, client_msg_no: str) -> StreamState | None:
         """Return a stream and its lanes, None if there is none."""
-        return self._store.read(lambda txn: state_of(txn, key, client_msg_no))
+        return self._store.read_facts(lambda txn: state_of(txn, key, client_msg_no))
 
     def lanes_after(
         self, key: ChannelKey, client_msg_no: str, *, event_key: str, after: int, limit: int, include_private: bool
@@ -273,8 +273,9 @@ class Streams:
         marked = [message for message in messages if message.marks & STREAMED]
         if not marked:
             return {}
-        with self._store.snapshot() as txn:
-            found = {each.message_id: state_of(txn, each.channel, each.client_msg_no) for each in marked}
+        found = self._store.read_facts(
+            lambda txn: {each.message_id: state_of(txn, each.channel, each.client_msg_no) for each in marked}
+        )
         return {
             message_id: state
             for message_id, state in found.items()

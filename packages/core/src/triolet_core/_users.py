@@ -90,7 +90,7 @@ class Users:
             return DeviceLevel.SLAVE
         if config.visitors_on and request.uid.endswith(config.visitors_suffix):
             return DeviceLevel.SLAVE
-        stored = self._store.read(lambda txn: _queries.device(txn, request.uid, request.flag))
+        stored = self._store.read_facts(lambda txn: _queries.device(txn, request.uid, request.flag))
         if stored is None or not stored.token or not _same(request.token, stored.token):
             return None
         return DeviceLevel.MASTER if stored.level == DeviceLevel.MASTER else DeviceLevel.SLAVE
@@ -140,7 +140,7 @@ class Users:
 
     def device(self, uid: str, flag: int) -> DeviceToken | None:
         """Return what is stored for a device flag."""
-        return self._store.read(lambda txn: _queries.device(txn, uid, flag))
+        return self._store.read_facts(lambda txn: _queries.device(txn, uid, flag))
 
     async def add_system_uids(self, uids: Sequence[str]) -> None:
         """Make uids system accounts."""

@@ -7,7 +7,7 @@ import attrs
 from msgspec import UNSET, UnsetType
 
 from triolet_api._answers import OK, ChannelName, MessageObject, Ok, message_object, message_objects
-from triolet_api._call import Call, ask, get, key_for, post
+from triolet_api._call import Call, ask, get, key_for, post, reads
 from triolet_api._errors import ApiError, missing
 from triolet_api._fields import ChannelType as TypeField
 from triolet_api._fields import Flag, MaybeNumber, Needs, Number, Numbers, Objects, Text, Texts, field
@@ -181,7 +181,8 @@ class DeleteBody(TargetBody):
     uids: list[str] = field(Texts())
 
 
-async def sync(call: Call, body: SyncBody) -> list[ConversationObject]:
+@reads
+def sync(call: Call, body: SyncBody) -> list[ConversationObject]:
     """List the conversations of a user, the newest message first."""
     conversations = call.broker.conversations
     known = _known(body.last_msg_seqs)
@@ -265,7 +266,8 @@ def _known(text: str) -> dict[tuple[str, int], int]:
     return known
 
 
-async def recent_messages(call: Call, body: RecentsBody) -> list[Recents]:
+@reads
+def recent_messages(call: Call, body: RecentsBody) -> list[Recents]:
     """Return recent messages of channels."""
     asked: Sequence[PositionBody] = body.channels
     if body.channel_id:
@@ -305,7 +307,8 @@ def _own_last(call: Call, uid: str, key: ChannelKey) -> int:
     return max((message.seq for message in page.messages if message.sender == uid), default=0)
 
 
-async def by_channels(call: Call, body: ByChannelsBody) -> list[ConversationObject]:
+@reads
+def by_channels(call: Call, body: ByChannelsBody) -> list[ConversationObject]:
     """Return the conversations of a user with given channels, in that order, those without messages too."""
     recents = min(body.msg_count, MAX_RECENTS) if body.msg_count > 0 else DEFAULT_RECENTS
     unit = 1000 if call.broker.compat.version_in_milliseconds else 10**9
@@ -319,7 +322,8 @@ async def by_channels(call: Call, body: ByChannelsBody) -> list[ConversationObje
     return rows
 
 
-async def channels(call: Call, body: UidBody) -> list[ChannelName]:
+@reads
+def channels(call: Call, body: UidBody) -> list[ChannelName]:
     """List the channels of a user's conversations as they are stored: a person channel by the id of both its ends."""
     return [
         ChannelName(channel_id=each.channel.id, channel_type=each.channel.type)
@@ -327,7 +331,8 @@ async def channels(call: Call, body: UidBody) -> list[ChannelName]:
     ]
 
 
-async def old_list(call: Call, query: UidQuery) -> list[OldConversation]:
+@reads
+def old_list(call: Call, query: UidQuery) -> list[OldConversation]:
     """List the conversations of a user as WuKongIM 1.2.6 does."""
     return [
         OldConversation(
@@ -341,7 +346,8 @@ async def old_list(call: Call, query: UidQuery) -> list[OldConversation]:
     ]
 
 
-async def total_unread(call: Call, query: UidQuery) -> Total:
+@reads
+def total_unread(call: Call, query: UidQuery) -> Total:
     """Count what a user has not read, in all conversations: those too that lists leave out for their number."""
     found = [
         each for each in call.broker.conversations.every(query.uid) if peer_of(each.channel, query.uid) != SYSTEM_UID

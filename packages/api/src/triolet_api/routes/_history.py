@@ -1,5 +1,6 @@
 """Reading messages back. Source: http-api.md, sections 6.3 to 6.7."""
 
+from functools import partial
 from typing import Any, cast
 
 import attrs
@@ -11,7 +12,7 @@ from triolet_api._errors import ApiError, missing
 from triolet_api._fields import ChannelType as TypeField
 from triolet_api._fields import MaybeFlag, MaybeNumber, Number, Numbers, Text, Texts, field
 from triolet_api.routes._quick import QUICK_PAGE
-from triolet_core import ChannelKey, ChannelType, Query
+from triolet_core import ChannelKey, ChannelType, Message, Query
 from triolet_core.model import SYNC_ONCE
 
 _NO_LOGIN = "login_uid不能为空！"
@@ -139,6 +140,10 @@ def _person(login_uid: str, channel_id: str, channel_type: int) -> ChannelKey:
 async def sync(call: Call, body: SyncBody) -> Page:
     """Return a page of history."""
     key = key_for(body.login_uid, body.channel_id, body.channel_type)
+    return await call.broker.settled(partial(_page, call, body, key), key)
+
+
+def _page(call: Call, body: SyncBody, key: ChannelKey) -> Page:
     limit = max(body.limit, 0)
     if body.is_limao:
         return _limao_page(call, body, key, limit)
@@ -183,7 +188,7 @@ def _shown(
 async def messages(call: Call, body: SearchBody) -> Page:
     """Return messages of a channel by their numbers, or those that match."""
     if body.names_messages:
-        return _named(call, body)
+        return await call.broker.settled(partial(_named, call, body), body.key)
     query = Query(keyword=body.keyword, from_uid=body.from_uid, start=body.start_time, end=body.end_time)
     limit = min(body.limit, MAX_FOUND) if body.limit > 0 else 50
     found, more = await call.broker.search.channel(body.key, query, limit)
@@ -208,27 +213,34 @@ def _named(call: Call, body: SearchBody) -> Page:
 
 async def message(call: Call, body: OneBody) -> Any:
     """Return one message by its id or its client's number; `{"status":404}` if there is none."""
+    found = await call.broker.settled(partial(_one, call, body), body.key)
+    return Ok(404) if found is None else message_objects(call.broker, [found])[0]
+
+
+def _one(call: Call, body: OneBody) -> Message | None:
     stored, key = call.broker.messages, body.key
     found = stored.by_id(key, body.message_id) if body.message_id else None
     if found is None and body.client_msg_no:
         found = stored.by_client_msg_no(key, body.client_msg_no)
-    return Ok(404) if found is None else message_objects(call.broker, [found])[0]
+    return found
 
 
 async def by_client_msg_no(call: Call, query: NumberQuery) -> Any:
     """Return one message by its client's number; `{"status":404}` if there is none."""
-    found = call.broker.messages.by_client_msg_no(query.key, query.client_msg_no)
+    question = partial(call.broker.messages.by_client_msg_no, query.key, query.client_msg_no)
+    found = await call.broker.settled(question, query.key)
     return Ok(404) if found is None else message_objects(call.broker, [found])[0]
 
 
 async def max_message_seq(call: Call, query: ChannelSeqQuery) -> LastSeq:
     """Return the last sequence number of a channel."""
-    return LastSeq(call.broker.messages.max_seq(query.key))
+    return LastSeq(await call.broker.settled(partial(call.broker.messages.max_seq, query.key), query.key))
 
 
 async def last_message(call: Call, query: ChannelSeqQuery) -> Any:
     """Return the newest message of a channel; `{"status":404}` if there is none."""
-    page = call.broker.messages.sync(query.key, start=0, end=0, limit=1, newer=False)
+    question = partial(call.broker.messages.sync, query.key, start=0, end=0, limit=1, newer=False)
+    page = await call.broker.settled(question, query.key)
     return message_objects(call.broker, page.messages)[-1] if page.messages else Ok(404)
 
 

@@ -171,6 +171,8 @@ def sent_text(receipt: Receipt, client_msg_no: str) -> bytes:
 def _start_page(services: Services, form: PageForm, finish: Callable[[Answer | Exception], None]) -> bool:
     key = key_for(form.login_uid, form.channel_id, form.channel_type)
     start, end = form.start_message_seq, form.end_message_seq
+    if not services.broker.is_settled(key):
+        return False
     found = services.broker.messages.sync_text(
         key, start=start, end=end, limit=max(form.limit, 0), newer=form.pull_mode == 1
     )

@@ -43,12 +43,12 @@ class StoreConfig:
     sync: str = setting(
         "full",
         one_of=("full", "nometa", "off"),
-        doc="full: what is acknowledged survives a power cut; nometa: the last commits may not; off: only a crash of"
-        " the process is survived",
+        doc="full: what is acknowledged survives a power cut; nometa: the last commits of the tree may not, with what"
+        " is behind them; off: nothing is synced, only a crash of the process is survived",
     )
     queue_limit: int = setting(65536, gt=0, doc="messages that may wait for a commit")
     queue_timeout: Seconds = setting(Seconds(5), gt=0, doc="longest wait for a place in the queue")
-    max_batch: int = setting(4096, gt=0, doc="most messages in one commit")
+    max_batch: int = setting(1024, gt=0, doc="most messages in one commit")
 
 
 @attrs.frozen(kw_only=True)

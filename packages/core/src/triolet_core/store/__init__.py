@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import lmdb
+import structlog
 import trio
 
 from triolet_core._ids import IdSource, tick_of_id
 from triolet_core.config import MessageConfig, StoreConfig
-from triolet_core.errors import StoreCorrupt, StoreError, StoreLocked
+from triolet_core.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked
+from triolet_core.model import ChannelKey
 from triolet_core.store import _dedupe, _queries
 from triolet_core.store import _keys as keys
+from triolet_core.store._backlog import APPLIED, Backlog, put_rows
+from triolet_core.store._journal import Journal, decode_rows, open_journal
 from triolet_core.store._records import FORMAT
 from triolet_core.store._scan import is_whole
 from triolet_core.store._sealer import CEILING, Sealer
@@ -25,30 +29,67 @@ R = TypeVar("R")
 
 FILE_NAME = "triolet.mdb"
 _MAGIC = b"triolet"
+_JOURNAL_KEY = "journal key"
+_CURSOR_OF_FORMAT_1 = 0x03
 
 
 class Store:
-    """Reads are functions of a snapshot and run on the loop; writes go through the one writer."""
+    """Reads are functions of a snapshot and run on the loop; writes go through the one writer.
 
-    def __init__(self, env: lmdb.Environment, writer: Writer, ids: IdSource) -> None:
+    What was acknowledged is seen by every later read. Messages, their commit log, their expiries and positions of
+    consumers may wait in the backlog: reads of those first bring them into LMDB, and block the loop for that; inside of
+    `settled` they need not.
+    """
+
+    def __init__(self, env: lmdb.Environment, writer: Writer, backlog: Backlog, ids: IdSource) -> None:
         self.env = env
         self.writer = writer
+        self.backlog = backlog
         self.ids = ids
+        self._is_settled = False
+
+    async def settled(self, question: Callable[[], R], key: ChannelKey | None = None) -> R:
+        """Call a function whose reads see all that was acknowledged before this call, and block the loop for no disk.
+
+        Not a checkpoint if nothing waits; with `key` it reads messages of that channel only.
+
+        Raises:
+            StoreFull: LMDB has no room for what waits.
+        """
+        if not self.backlog.holds(key):
+            return question()
+        await self.backlog.settle(key)
+        self._is_settled = True  # until the function returns: nothing else runs on the loop meanwhile
+        try:
+            return question()
+        finally:
+            self._is_settled = False
 
     @contextmanager
-    def snapshot(self) -> Iterator[lmdb.Transaction]:
-        """A read transaction; keep it short and do not await inside."""
+    def snapshot(self, key: ChannelKey | None = None) -> Iterator[lmdb.Transaction]:
+        """A read transaction; keep it short and do not await inside. With `key` only for messages of that channel."""
+        self._settle_now(key)
         with self.env.begin() as txn:
             yield txn
 
-    def read(self, question: Callable[[lmdb.Transaction], R]) -> R:
-        """Answer a short question from the last committed state."""
+    def read(self, question: Callable[[lmdb.Transaction], R], key: ChannelKey | None = None) -> R:
+        """Answer a short question; with `key` one that reads messages of that channel only."""
+        self._settle_now(key)
+        return self.read_facts(question)
+
+    def _settle_now(self, key: ChannelKey | None) -> None:
+        if not self._is_settled:
+            self.backlog.settle_now(key)
+
+    def read_facts(self, question: Callable[[lmdb.Transaction], R]) -> R:
+        """Answer a short question that reads nothing of what may wait in the backlog."""
         with self.env.begin() as txn:
             return question(txn)
 
     async def read_long(self, question: Callable[[lmdb.Transaction], R]) -> R:
         """Answer a question that may scan much, in a thread."""
-        return await trio.to_thread.run_sync(self.read, question, limiter=_scan_limiter())
+        await self.backlog.settle()
+        return await trio.to_thread.run_sync(self.read_facts, question, limiter=_scan_limiter())
 
 
 _SCANS = trio.lowlevel.RunVar[trio.CapacityLimiter]("triolet scans")
@@ -81,28 +122,62 @@ async def open_store(
         StoreCorrupt: The file is foreign, damaged or of a newer format.
         StoreError: The directory cannot be used.
     """
+    is_synced, is_whole_on_disk = config.sync != "off", config.sync == "full"
     with _held(directory), _environment(directory, config) as env:
-        _check_format(env)
-        dedupe = _dedupe.DedupeWindow(message.dedupe, message.dedupe_entries)
-        first_tick = _first_tick(env, clock_s)
-        ids = IdSource(node, lambda: int(clock_s() * 1000), first_tick=first_tick)
-        sealer = Sealer(ids, dedupe, clock_s)
-        writer = Writer(
-            env,
-            sealer,
-            queue_limit=config.queue_limit,
-            queue_timeout_s=config.queue_timeout,
-            max_batch=config.max_batch,
-        )
-        _fill(dedupe, env, clock_s())
-        async with trio.open_nursery() as nursery:
-            await nursery.start(writer.run, after_commit)
-            await writer.change(lambda _: None)  # reserves message ids
-            try:
-                yield Store(env, writer, ids)
-                await writer.flush()
-            finally:
-                nursery.cancel_scope.cancel()
+        journal_key = _check_format(env)
+        with open_journal(directory, journal_key, is_synced=is_synced) as journal:
+            _sync_directory(directory)
+            _recover(env, journal, may_have_holes=not is_whole_on_disk)
+            dedupe = _dedupe.DedupeWindow(message.dedupe, message.dedupe_entries)
+            ids = IdSource(node, lambda: int(clock_s() * 1000), first_tick=_first_tick(env, clock_s))
+            backlog = Backlog(env, journal)
+            sealer = Sealer(env, ids, dedupe, clock_s, channel_is_kept=backlog.holds)
+            writer = Writer(
+                env,
+                sealer,
+                backlog,
+                queue_limit=config.queue_limit,
+                queue_timeout_s=config.queue_timeout,
+                max_batch=config.max_batch,
+            )
+            _fill(dedupe, env, clock_s())
+            async with trio.open_nursery() as nursery:
+                await nursery.start(backlog.run)
+                await nursery.start(writer.run, after_commit)
+                await writer.change(lambda _: None)  # reserves message ids
+                try:
+                    yield Store(env, writer, backlog, ids)
+                    await writer.flush()
+                finally:
+                    nursery.cancel_scope.cancel()
+            _leave_empty(env, backlog, journal)
+
+
+def _recover(env: lmdb.Environment, journal: Journal, *, may_have_holes: bool) -> None:
+    """Bring into LMDB what was acknowledged and is only in the journal."""
+    with env.begin() as txn:
+        applied = int.from_bytes(_queries.meta(txn, APPLIED) or b"", "big")
+    bodies = journal.recover(applied, may_have_holes=may_have_holes)
+    try:
+        if journal.number > applied:
+            with env.begin(write=True) as txn:
+                put_rows(txn, [row for body in bodies for row in decode_rows(body)], journal.number)
+            env.sync(True)  # noqa: FBT003  # of LMDB, by position only
+    except (lmdb.MapFullError, lmdb.DiskError) as exc:
+        raise StoreFull(f"no space is left in {env.path()} for what is in its journal: {exc}") from exc
+    journal.settle(journal.number)
+    journal.empty()
+
+
+def _leave_empty(env: lmdb.Environment, backlog: Backlog, journal: Journal) -> None:
+    """Close in order: LMDB has everything, and the journal nothing. A full disk leaves it to the next start."""
+    try:
+        backlog.settle_now()
+    except StoreFull as exc:
+        structlog.get_logger("store").error("the journal is kept until there is space", problem=str(exc))
+        return
+    env.sync(True)  # noqa: FBT003  # of LMDB, by position only
+    journal.empty()
 
 
 @contextmanager
@@ -177,16 +252,20 @@ def _check_length(env: lmdb.Environment, path: Path) -> None:
         raise StoreCorrupt(f"{path} is cut off: {size} bytes where {needed} are needed; restore a backup")
 
 
-def _check_format(env: lmdb.Environment) -> None:
+def _check_format(env: lmdb.Environment) -> bytes:
+    """Return the key of the journal; a new store gets one, and one of an older format is brought to this one."""
     try:
         with env.begin() as txn:
             magic, version = _queries.meta(txn, "magic"), _queries.meta(txn, "format")
+            journal_key = _queries.meta(txn, _JOURNAL_KEY)
             is_empty = txn.stat()["entries"] == 0
         if magic is None and is_empty:
+            magic, version = _MAGIC, b"0"
+        if magic == _MAGIC and version is not None and int(version) < FORMAT:
+            journal_key = os.urandom(16)
             with env.begin(write=True) as txn:
-                txn.put(keys.meta("magic"), _MAGIC)
-                txn.put(keys.meta("format"), str(FORMAT).encode())
-            return
+                _bring_up(txn, journal_key)
+            return journal_key
     except lmdb.Error as exc:
         raise StoreCorrupt(f"{env.path()} is damaged: {exc}") from exc
     if magic != _MAGIC or version is None:
@@ -195,6 +274,20 @@ def _check_format(env: lmdb.Environment) -> None:
         raise StoreCorrupt(
             f"{env.path()} has format {int(version)}, this version reads up to {FORMAT}; use a newer triolet"
         )
+    if journal_key is None:
+        raise StoreCorrupt(f"{env.path()} has lost the key of its journal; restore a backup")
+    return journal_key
+
+
+def _bring_up(txn: lmdb.Transaction, journal_key: bytes) -> None:
+    """Make an empty tree, or a store of format 1, one of this format."""
+    old, new = (keys.table(keys.NODE, each) for each in (_CURSOR_OF_FORMAT_1, keys.CURSOR))
+    for key, value in list(_queries.rows(txn, old)):
+        txn.put(new + key[len(old) :], value)
+        txn.delete(key)
+    txn.put(keys.meta("magic"), _MAGIC)
+    txn.put(keys.meta("format"), str(FORMAT).encode())
+    txn.put(keys.meta(_JOURNAL_KEY), journal_key)
 
 
 def _first_tick(env: lmdb.Environment, clock_s: Callable[[], float]) -> int:

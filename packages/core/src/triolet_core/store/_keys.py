@@ -27,9 +27,9 @@ What belongs to this node alone and not to a slot has the slot number 0xFFFF.
 | COMMAND_TAIL | packed uid | last place given, last place acknowledged |
 | QUEUE | packed name of a queue, number | payload |
 | QUEUE_STATE | packed name of a queue | last number, entries, bytes |
+| CURSOR (0xFFFF) | consumer | message id it has read up to |
 | META (0xFFFF) | name | text or number |
 | LOG (0xFFFF) | message id | slot, channel number, seq: in commit order, and the index by id |
-| CURSOR (0xFFFF) | consumer | message id it has read up to |
 
 Numbers are big-endian, so that keys sort as numbers do. A channel number (4 bytes, counted per slot) stands for
 the id in all per-message keys: ids have up to 1,025 bytes, LMDB's keys 511.
@@ -48,7 +48,8 @@ CONVERSATION, COMMAND, COMMAND_TAIL = 0x30, 0x31, 0x32
 QUEUE, QUEUE_STATE = 0x40, 0x41
 
 NODE = 0xFFFF
-META, LOG, CURSOR = 0x01, 0x02, 0x03
+CURSOR, META, LOG = 0x00, 0x01, 0x02
+"""The commit log is the end of the tree: it grows there without splitting pages in the middle."""
 
 _PREFIX = struct.Struct(">HB")
 _NUMBERED = struct.Struct(">HBI")

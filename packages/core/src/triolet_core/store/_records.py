@@ -20,7 +20,8 @@ from triolet_core.model import (
     RevisionKind,
 )
 
-FORMAT = 1
+FORMAT = 2
+"""2: there may be a journal beside the tree (`_journal`), and positions of consumers stand before the commit log."""
 
 _MESSAGE = struct.Struct(">QIBBIHHH")
 _LOG = struct.Struct(">HIQ")

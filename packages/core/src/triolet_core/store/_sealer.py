@@ -1,4 +1,8 @@
-"""Turns requests into operations inside a write transaction: numbers, ids and times are given here and only here."""
+"""Turns requests into operations: numbers, ids and times are given here and only here.
+
+Inside a write transaction, or without one: then operations that put rows without a look at others are collected for
+the journal, and whatever needs the transaction raises `NeedsTransaction`.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -7,13 +11,25 @@ import lmdb
 
 from triolet_core._ids import IdSource
 from triolet_core.model import REVISED, STREAMED, ChannelKey, Draft, Message, slot_of
-from triolet_core.store import _dedupe, _queries
+from triolet_core.store import _dedupe, _queries, _rows
 from triolet_core.store._dedupe import DedupeWindow
-from triolet_core.store._tables import AppendMessages, CreateChannel, Operation, PutMeta, apply
+from triolet_core.store._rows import Row
+from triolet_core.store._tables import (
+    AppendMessages,
+    CreateChannel,
+    Operation,
+    PutCursor,
+    PutMeta,
+    apply,
+)
 
 CEILING = "id ceiling"
 _MAX_TAILS = 200_000
 """Channel ends kept in memory (about 200 bytes each); when full they are forgotten and read again."""
+
+
+class NeedsTransaction(Exception):
+    """Work cannot be done without a write transaction."""
 
 
 @attrs.define(eq=False)
@@ -26,21 +42,53 @@ class Tail:
 
 
 class Sealer:
-    """State of the single writer. Lives in the commit thread between `begin` and `commit` or `rollback`."""
+    """State of the single writer. Lives where the work is run between `begin` and `commit` or `rollback`.
 
-    def __init__(self, ids: IdSource, dedupe: DedupeWindow, clock_s: Callable[[], float]) -> None:
+    `channel_is_kept` says of which channels the end must not be forgotten, because LMDB does not know it yet.
+    """
+
+    def __init__(
+        self,
+        env: lmdb.Environment,
+        ids: IdSource,
+        dedupe: DedupeWindow,
+        clock_s: Callable[[], float],
+        *,
+        channel_is_kept: Callable[[ChannelKey], bool],
+    ) -> None:
         self.ids = ids
+        self._env = env
         self._dedupe = dedupe
         self._clock_s = clock_s
+        self._channel_is_kept = channel_is_kept
         self._tails: dict[ChannelKey, Tail] = {}
         self._touched: dict[ChannelKey, Tail] = {}
-        self.txn: lmdb.Transaction
+        self._txn: lmdb.Transaction | None = None
+        self.rows: list[Row] = []
+        """What was emitted without a transaction."""
         self.now = 0
         self._new_ceiling: int | None = None
 
-    def begin(self, txn: lmdb.Transaction) -> None:
-        """Start on a fresh write transaction; raises the stored ceiling of message ids if it is near."""
-        self.txn = txn
+    @property
+    def txn(self) -> lmdb.Transaction:
+        """The write transaction; it shows everything that was acknowledged.
+
+        Raises:
+            NeedsTransaction: There is none yet; let it through, and the work is run again with one.
+        """
+        if self._txn is None:
+            raise NeedsTransaction
+        return self._txn
+
+    @property
+    def touched(self) -> list[ChannelKey]:
+        """The channels whose ends were looked at since `begin`."""
+        return list(self._touched)
+
+    def begin(self, txn: lmdb.Transaction | None) -> None:
+        """Start on a fresh write transaction, or on none; raises the stored ceiling of message ids if it is near."""
+        self._txn = txn
+        self.rows = []
         self.now = int(self._clock_s())
         ceiling = self.ids.wanted_ceiling()
         self._new_ceiling = ceiling
@@ -48,11 +96,11 @@ class Sealer:
             self.emit(PutMeta(0xFFFF, CEILING, ceiling.to_bytes(8, "big")))
 
     def commit(self) -> None:
-        """Keep what was sealed: the transaction is durable."""
+        """Keep what was sealed: it is durable."""
         if self._new_ceiling is not None:
             self.ids.ceiling = self._new_ceiling
         if len(self._tails) + len(self._touched) > _MAX_TAILS:
-            self._tails.clear()
+            self._tails = {key: tail for key, tail in self._tails.items() if self._channel_is_kept(key)}
         self._tails.update(self._touched)
         self._touched.clear()
         self._dedupe.commit()
@@ -63,8 +111,13 @@ class Sealer:
         self._dedupe.rollback()
 
     def emit(self, operation: Operation) -> None:
-        """Apply one operation."""
-        apply(self.txn, operation)
+        """Apply one operation, or collect its rows."""
+        if self._txn is not None:
+            apply(self._txn, operation)
+        elif (rows := _rows_of(operation)) is not None:
+            self.rows += rows
+        else:
+            raise NeedsTransaction
 
     def tail(self, key: ChannelKey) -> Tail:
         """Return the end of a channel; the channel is created if need be."""
@@ -76,9 +129,13 @@ class Sealer:
 
     def _open(self, key: ChannelKey) -> Tail:
         slot = slot_of(key.id)
-        record = _queries.channel_record(self.txn, key)
-        if record is not None:
-            return Tail(slot, record.number, _queries.last_seq(self.txn, slot, record.number))
+        if self._txn is None:
+            with self._env.begin() as txn:
+                known = _stored_tail(txn, slot, key)
+        else:
+            known = _stored_tail(self._txn, slot, key)
+        if known is not None:
+            return known
         number = _queries.last_number(self.txn, slot) + 1
         self.emit(CreateChannel(slot, key, number, self.now))
         return Tail(slot, number, 0)
@@ -147,3 +204,17 @@ class Sealer:
         payload = draft.payload if first.marks & REVISED else first.payload  # nobody knows what it once was
         same = (first.channel, first.sender, first.client_msg_no, payload)
         return first if same == (key, sender, draft.client_msg_no, draft.payload) else None
+
+
+def _stored_tail(txn: lmdb.Transaction, slot: int, key: ChannelKey) -> Tail | None:
+    record = _queries.channel_record(txn, key)
+    return None if record is None else Tail(slot, record.number, _queries.last_seq(txn, slot, record.number))
+
+
+def _rows_of(operation: Operation) -> list[Row] | None:
+    """Return the rows of an operation that puts them without a look at others, None for any other operation."""
+    if isinstance(operation, AppendMessages):
+        return _rows.of_messages(operation.slot, operation.number, operation.messages)
+    if isinstance(operation, PutCursor):
+        return [_rows.of_cursor(operation.consumer, operation.message_id)]
+    return None

@@ -14,6 +14,7 @@ import lmdb
 from triolet_core.model import REVISED, STREAMED, ChannelInfo, ChannelKey, DeviceToken, Message, Revision, slot_of
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
+from triolet_core.store import _rows as rows
 from triolet_core.store._queries import queue_state
 
 
@@ -212,13 +213,8 @@ def apply(txn: lmdb.Transaction, operation: Operation) -> None:
 
 
 def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
-    put = txn.put
-    for message in op.messages:
-        put(keys.message(op.slot, op.number, message.seq), records.encode_message(message))
-        put(keys.log(message.message_id), records.encode_log(op.slot, op.number, message.seq))
-        if message.expire:
-            due = keys.expiry(op.slot, message.timestamp + message.expire, message.message_id)
-            put(due, records.encode_place(op.number, message.seq))
+    for key, value in rows.of_messages(op.slot, op.number, op.messages):
+        txn.put(key, value)
 
 
 def _create_channel(txn: lmdb.Transaction, op: CreateChannel) -> None:
@@ -331,7 +327,7 @@ def _put_meta(txn: lmdb.Transaction, op: PutMeta) -> None:
 
 
 def _put_cursor(txn: lmdb.Transaction, op: PutCursor) -> None:
-    txn.put(keys.cursor(op.consumer), op.message_id.to_bytes(8, "big"))
+    txn.put(*rows.of_cursor(op.consumer, op.message_id))
 
 
 def _put_queued(txn: lmdb.Transaction, op: PutQueued) -> None:

@@ -1,8 +1,9 @@
 """The single writer: collects work, commits it in groups, tells whoever waits.
 
-One transaction and one sync for everything that is waiting; nothing waits when the writer is idle. Work runs
-inside the transaction, in the commit thread. If one piece of work raises, the transaction is aborted and the
-batch is run again piece by piece, so that only the culprit fails.
+One sync for everything that is waiting; nothing waits when the writer is idle. A batch is run first without a
+transaction, on the loop: what it puts goes to the journal and the backlog. If any of it needs a transaction, or fails,
+the whole batch is run inside one, in a thread, behind everything in the backlog. If one piece of work raises there,
+the transaction is aborted and the batch is run again piece by piece, so that only the culprit fails.
 """
 
 from collections import deque
@@ -15,6 +16,7 @@ import structlog
 import trio
 
 from triolet_core.errors import Overloaded, StoreClosed, StoreError, StoreFull
+from triolet_core.store._backlog import Backlog
 from triolet_core.store._sealer import Sealer
 
 R = TypeVar("R")
@@ -29,7 +31,7 @@ class Work(Protocol):
         ...
 
     def run(self, sealer: Sealer) -> None:
-        """Do it, in the commit thread. May run again from the start after an abort."""
+        """Do it, on the loop or in a thread. May run again from the start after an abort."""
         ...
 
     def finish(self, error: Exception | None) -> None:
@@ -72,10 +74,18 @@ class Writer:
     """Owns the write side of one environment."""
 
     def __init__(
-        self, env: lmdb.Environment, sealer: Sealer, *, queue_limit: int, queue_timeout_s: float, max_batch: int
+        self,
+        env: lmdb.Environment,
+        sealer: Sealer,
+        backlog: Backlog,
+        *,
+        queue_limit: int,
+        queue_timeout_s: float,
+        max_batch: int,
     ) -> None:
         self._env = env
         self._sealer = sealer
+        self._backlog = backlog
         self._queue: deque[Work] = deque()
         self._queue_limit = queue_limit
         self._queue_timeout_s = queue_timeout_s
@@ -192,14 +202,43 @@ class Writer:
         return batch
 
     async def _commit(self, batch: list[Work]) -> None:
-        error = await trio.to_thread.run_sync(self._try, batch, limiter=self._limiter)
-        self.is_full = isinstance(error, StoreFull)
-        if error is not None and len(batch) > 1:
+        if not self.is_full and await self._journal(batch):
             for work in batch:
-                self._finish(work, await trio.to_thread.run_sync(self._try, [work], limiter=self._limiter))
+                self._finish(work, None)
             return
-        for work in batch:
+        async with self._backlog.turn:
+            self._backlog.take()
+            errors = await self._transact(batch)
+        self.is_full = any(isinstance(error, StoreFull) for error in errors)
+        for work, error in zip(batch, errors, strict=True):
             self._finish(work, error)
+
+    async def _journal(self, batch: list[Work]) -> bool:
+        """Run a batch without a transaction; False, and nothing is changed, if that cannot be done."""
+        sealer = self._sealer
+        try:
+            sealer.begin(None)
+            for work in batch:
+                work.run(sealer)
+        except Exception:  # whatever it is comes again, or not, in the transaction
+            sealer.rollback()
+            return False
+        try:
+            if sealer.rows:
+                await self._backlog.add(sealer.rows, sealer.touched)
+        except StoreFull:
+            sealer.rollback()
+            return False
+        sealer.commit()
+        self.commits += 1
+        return True
+
+    async def _transact(self, batch: list[Work]) -> list[Exception | None]:
+        """Run a batch in a transaction; if it fails, run its pieces in one each. Returns what each failed with."""
+        error = await trio.to_thread.run_sync(self._try, batch, limiter=self._limiter)
+        if error is None or len(batch) == 1:
+            return [error] * len(batch)
+        return [await trio.to_thread.run_sync(self._try, [work], limiter=self._limiter) for work in batch]
 
     def _finish(self, work: Work, error: Exception | None) -> None:
         if error is None:
@@ -210,29 +249,32 @@ class Writer:
             self._log.exception("the receiver of a commit failed")
 
     def _try(self, batch: list[Work]) -> Exception | None:
-        """Run a batch in one transaction; runs in the commit thread.
+        """Run a batch in one transaction, behind what is in the backlog; runs in a thread.
 
         Returns what made it fail, after an abort. An error of the commit itself is raised: whether the batch is
         on disk is then unknown, nobody may be told anything, and the server has to stop.
         """
-        try:
-            txn = self._env.begin(write=True)
-        except lmdb.Error as exc:
-            return _store_error(exc)
-        try:
-            self._sealer.begin(txn)
-            for work in batch:
-                work.run(self._sealer)
-        except Exception as exc:
-            txn.abort()
-            self._sealer.rollback()
-            return _store_error(exc) if isinstance(exc, lmdb.Error) else exc
-        try:
-            txn.commit()
-        except (lmdb.MapFullError, lmdb.DiskError) as exc:
-            self._sealer.rollback()
-            return _store_error(exc)
-        self._sealer.commit()
+        with self._backlog.gate():
+            try:
+                txn = self._env.begin(write=True)
+            except lmdb.Error as exc:
+                return _store_error(exc)
+            try:
+                number = self._backlog.put(txn)
+                self._sealer.begin(txn)
+                for work in batch:
+                    work.run(self._sealer)
+            except Exception as exc:
+                txn.abort()
+                self._sealer.rollback()
+                return _store_error(exc) if isinstance(exc, lmdb.Error) else exc
+            try:
+                txn.commit()
+            except (lmdb.MapFullError, lmdb.DiskError) as exc:
+                self._sealer.rollback()
+                return _store_error(exc)
+            self._sealer.commit()
+            self._backlog.done(number)
         self.commits += 1
         return None
 
