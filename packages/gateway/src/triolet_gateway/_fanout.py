@@ -2,9 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from typing import TYPE_CHECKING
+
+import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
+from triolet_gateway._crash import end_crashed
+from triolet_gateway._gateway import Gateway
+from triolet_gateway._unacked import Entry, entries_of
+
+if TYPE_CHECKING:
+    from triolet_gateway._session import ClientSession
 
 
 def encode_alike(
@@ -30,3 +39,26 @@ def frame_of(event: Event, connection: wire.Connection | wire.JsonConnection, li
     except wire.LocalProtocolError:
         return None
     return frame if len(frame) <= limit else None
+
+
+def push_alike(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
+    """Serve sessions of one protocol and transport for which messages look the same."""
+    first, taken = sessions[0], 0
+    try:
+        recvs = [first._recv(message) for message in messages]
+        encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
+    except Exception:  # whose fault it is shows one by one
+        return sum([session.push(messages) for session in sessions])
+    entries, count, size = entries_for(first.gateway, messages), len(messages), bytes_of(messages)
+    for session, frames in zip(sessions, encoded, strict=True):
+        try:
+            taken += session._deliver(frames, count, size, entries)
+        except Exception:
+            end_crashed(session)
+    return taken
+
+
+def entries_for(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
+    """Return what each session remembers of messages until their RECVACK."""
+    config = gateway.config
+    return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)

@@ -14,6 +14,7 @@ from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
+from triolet_gateway._crash import end_crashed
 from triolet_gateway._rates import Rates
 from triolet_protocol import Limits, RemoteProtocolError
 
@@ -150,10 +151,13 @@ class Gateway:
     def _look_at(self, session: "ClientSession") -> None:
         if session not in self.sessions:
             return
-        if session.deadline <= trio.current_time():
-            session.expire()
-        else:
-            self.watch(session)
+        try:
+            if session.deadline <= trio.current_time():
+                session.expire()
+            else:
+                self.watch(session)
+        except Exception:
+            end_crashed(session)
 
     async def retry_forever(self) -> None:
         """Repeat deliveries that were not acknowledged."""
@@ -161,7 +165,10 @@ class Gateway:
             await trio.sleep(self.config.retry_scan_interval)
             now = trio.current_time()
             for number, session in enumerate(tuple(self.retrying), 1):
-                session.retry(now)
+                try:
+                    session.retry(now)
+                except Exception:
+                    end_crashed(session)
                 if not number % 1000:
                     await trio.lowlevel.checkpoint()
 

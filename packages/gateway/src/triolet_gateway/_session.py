@@ -11,13 +11,14 @@ from triolet_core import Device, Draft, Event, Message, Overloaded, ReasonCode, 
 from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelType, peer_of, plain_channel
 from triolet_core.session import ConnectionStatistics
 from triolet_gateway._admission import Peer
-from triolet_gateway._fanout import bytes_of, encode_alike, frame_of
+from triolet_gateway._crash import end_crashed
+from triolet_gateway._fanout import bytes_of, entries_for, frame_of, push_alike
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic, statistics_of
-from triolet_gateway._unacked import Entry, Unacked, entries_of
+from triolet_gateway._unacked import Entry, Unacked
 
 CLOSE_AFTER_ANSWER_S = 1.0
 """What a refused client has to read its answer."""
@@ -246,7 +247,10 @@ class ClientSession(Traffic):
 
         def done(receipts: list[Receipt]) -> None:
             self._hold(-size)
-            self._acknowledge(marks, receipts)
+            try:
+                self._acknowledge(marks, receipts)
+            except Exception:  # in the writer's task
+                end_crashed(self)
 
         try:
             await gateway.broker.messages.submit(self.device, drafts, done, self)
@@ -302,9 +306,13 @@ class ClientSession(Traffic):
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        recvs = [self._recv(message) for message in messages]
-        frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
-        return self._deliver(frames, len(messages), bytes_of(messages), _entries(self.gateway, messages))
+        try:
+            recvs = [self._recv(message) for message in messages]
+            frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
+            return self._deliver(frames, len(messages), bytes_of(messages), entries_for(self.gateway, messages))
+        except Exception:  # in a lane, with the messages of others behind it
+            end_crashed(self)
+            return False
 
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
@@ -319,7 +327,7 @@ class ClientSession(Traffic):
                 taken += session.push(messages)
             elif not session._closing:
                 alike.setdefault((type(session.connection), session.one_packet_per_write), []).append(session)
-        return taken + sum([_push_alike(group, messages) for group in alike.values()])
+        return taken + sum([push_alike(group, messages) for group in alike.values()])
 
     def _deliver(self, frames: Sequence[bytes], count: int, size: int, entries: Mapping[int, Entry]) -> bool:
         """Send the encoded messages, `count` of `size` payload bytes."""
@@ -383,18 +391,3 @@ class ClientSession(Traffic):
             self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
         self.outbox.abort()
         return False
-
-
-def _push_alike(sessions: Sequence[ClientSession], messages: Sequence[Message]) -> int:
-    """Serve sessions of one protocol and transport for which messages look the same."""
-    first = sessions[0]
-    recvs = [first._recv(message) for message in messages]
-    encoded = encode_alike(recvs, [session.connection for session in sessions], apart=first.one_packet_per_write)
-    entries, count, size = _entries(first.gateway, messages), len(messages), bytes_of(messages)
-    pairs = zip(sessions, encoded, strict=True)
-    return sum([session._deliver(frames, count, size, entries) for session, frames in pairs])
-
-
-def _entries(gateway: Gateway, messages: Sequence[Message]) -> dict[int, Entry]:
-    config = gateway.config
-    return entries_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
