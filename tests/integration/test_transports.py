@@ -107,9 +107,10 @@ async def test_a_batch_of_messages_over_tls_keeps_its_order(tmp_path: Path) -> N
         assert acks == list(range(1, 301))
 
 
-async def test_json_rpc_is_served_over_tls(tmp_path: Path) -> None:
-    async with tls_server(tmp_path) as server, client_of(server, "wss") as opened:
-        ann = JsonClient(opened.stream, is_websocket=True)
+@pytest.mark.parametrize("kind", ["tls", "wss"])
+async def test_json_rpc_is_served_over_tls(tmp_path: Path, kind: str) -> None:
+    async with tls_server(tmp_path) as server, client_of(server, kind) as opened:
+        ann = JsonClient(opened.stream, is_websocket=kind == "wss")
         assert (await ann.connect("ann"))["result"]["reasonCode"] == 1
 
 

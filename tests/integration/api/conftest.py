@@ -15,6 +15,7 @@ import trio
 import triolet_api
 from tests.integration.api.support import config_of, told
 from triolet_core import Server, ServerConfig, open_server
+from triolet_core.config import RetentionConfig, Seconds
 
 MAX_BODY_BYTES = 2 << 20
 
@@ -69,7 +70,8 @@ def served(config: ServerConfig) -> Iterator[Shared]:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """A server with a small body limit and everything mounted."""
-    config = config_of(tmp_path_factory.mktemp("shared"), max_body_bytes=MAX_BODY_BYTES, ext_on=True)
+    core = ServerConfig(retention=RetentionConfig(interval=Seconds(86_400)))  # deletes nothing between two counts
+    config = config_of(tmp_path_factory.mktemp("shared"), core=core, max_body_bytes=MAX_BODY_BYTES, ext_on=True)
     with served(config) as server:
         yield server
 
