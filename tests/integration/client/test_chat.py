@@ -27,7 +27,8 @@ ROWS, COLUMNS = 24, 100
 class Terminal(DummyOutput):
     """A terminal that remembers what stands on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
         self._rows = [[" "] * COLUMNS for _ in range(ROWS)]
         self._y = self._x = 0
         self._loop = trio.lowlevel.current_trio_token()
@@ -80,7 +81,7 @@ class Terminal(DummyOutput):
         self._changed = trio.Event()
 
     def get_size(self) -> Size:
-        return Size(rows=ROWS, columns=COLUMNS)
+        return Size(rows=ROWS, columns=self.columns)
 
     async def wait_for(self, text: str) -> None:
         """Wait until a text stands on the screen."""
@@ -114,11 +115,11 @@ async def running(path: Path) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def chatting(path: Path) -> AsyncIterator[Session]:
+async def chatting(path: Path, *, columns: int = COLUMNS) -> AsyncIterator[Session]:
     async with running(path) as server:
         tcp, api = server.broker.endpoints["tcp"], f"http://{server.broker.endpoints['http']}"
         options = ChatOptions(login=Login(uid="ann"), server=tcp, api=api, api_token="", room=Channel.person("bob"))
-        terminal = Terminal()
+        terminal = Terminal(columns)
         with create_pipe_input() as keyboard:
             async with open_client(Login(uid="bob"), tcp, api=api) as bob, trio.open_nursery() as nursery:
                 job = partial(chat, options, source=keyboard, output=terminal)
@@ -176,6 +177,14 @@ async def test_a_stream_grows_in_its_line(tmp_path: Path) -> None:
         await ann.terminal.wait_for("Good ")
         await writer.write("morning")
         await ann.terminal.wait_for("morning")
+
+
+@pytest.mark.parametrize(("columns", "has_list"), [(50, True), (49, False)])
+async def test_a_narrow_terminal_has_no_list_of_rooms(tmp_path: Path, columns: int, *, has_list: bool) -> None:
+    async with chatting(tmp_path, columns=columns) as ann:
+        await ann.bob.send("ann", "hello")
+        await ann.terminal.wait_for("hello")
+        assert ("│" in ann.terminal.text) == has_list
 
 
 async def test_help_is_shown(tmp_path: Path) -> None:

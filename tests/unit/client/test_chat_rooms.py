@@ -51,6 +51,18 @@ def test_lines_stand_in_order_and_once() -> None:
     assert text.startswith("── ")
 
 
+def test_within_a_second_lines_stand_in_the_order_of_the_channel() -> None:
+    """Also those that are read back later; what is still being sent stands last."""
+    rooms = rooms_of(arrived(4, at=9), arrived(5, at=9))
+    room = rooms.open(BOB)
+    own = rooms.sending(room, "mine", "n1")
+    own.timestamp = 1_700_000_009
+    rooms.loaded(room, [arrived(seq, at=9) for seq in (1, 2, 3)])
+    rooms.arrived(arrived(6, at=9))
+    assert [line.seq for line in room.lines[:-1]] == [1, 2, 3, 4, 5, 6]
+    assert room.lines[-1] is own
+
+
 def test_a_room_is_bounded() -> None:
     rooms = rooms_of(*(arrived(seq) for seq in range(1, LINES + 11)))
     [room] = rooms.all

@@ -55,16 +55,26 @@ class Room:
         return min((line.seq for line in self.lines if line.seq), default=0)
 
     def add(self, line: Line) -> Line:
-        """Add a line in its place by time; returns the one that is there if it is already."""
+        """Add a line in its place; returns the one that is there if it is already."""
         for known in reversed(self.lines):
             if line.key and known.key == line.key:
                 return known
         place = len(self.lines)
-        while place and self.lines[place - 1].timestamp > line.timestamp:
+        while place and not _is_before(self.lines[place - 1], line):
             place -= 1
         self.lines.insert(place, line)
         del self.lines[:-LINES]
         return line
+
+
+def _is_before(known: Line, new: Line) -> bool:
+    """Whether a line that is there stands before a new one: by place in the channel, or by time if one has none.
+
+    Within a second what has no place, because it is still being sent, stands last.
+    """
+    if known.seq and new.seq:
+        return known.seq < new.seq
+    return known.timestamp < new.timestamp or (known.timestamp == new.timestamp and not new.seq)
 
 
 class Rooms:

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from prompt_toolkit.application import Application
+from prompt_toolkit.application import Application, get_app
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.data_structures import Point
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import (
     BufferControl,
+    ConditionalContainer,
     Dimension,
     FormattedTextControl,
     HSplit,
@@ -26,6 +28,8 @@ from triolet_client.chat._rooms import Rooms, last_row, sidebar, talk
 
 SIDEBAR = 22
 PAGE = 10
+WIDE_COLUMNS = 50
+"""A narrower terminal has no list of rooms: what is said would stand in a column of a few letters."""
 _KEYS = " Enter send   Tab next room   PgUp PgDn scroll   /help   Ctrl-Q leave"
 _STYLE = Style.from_dict(
     {
@@ -101,6 +105,7 @@ class Screen:
         rooms = Window(
             FormattedTextControl(lambda: FormattedText(sidebar(self._rooms, SIDEBAR))), width=SIDEBAR, wrap_lines=False
         )
+        beside = VSplit([rooms, Window(width=1, char="│", style="class:line")])
         lines = Window(
             FormattedTextControl(
                 lambda: FormattedText(talk(self._rooms)), get_cursor_position=self._cursor, show_cursor=False
@@ -116,7 +121,7 @@ class Screen:
         return HSplit(
             [
                 Window(FormattedTextControl(self._bar), height=1, style="class:bar"),
-                VSplit([rooms, Window(width=1, char="│", style="class:line"), lines]),
+                VSplit([ConditionalContainer(beside, filter=Condition(_is_wide)), lines]),
                 Window(height=1, char="─", style="class:line"),
                 entry,
                 Window(FormattedTextControl(self._hint), height=1),
@@ -161,3 +166,8 @@ class Screen:
     def _step(self, by: int) -> None:
         if self._rooms.step(by) is not None:
             self._on_step()
+
+
+def _is_wide() -> bool:
+    """Whether there is room for the list of rooms beside what is said."""
+    return get_app().output.get_size().columns >= WIDE_COLUMNS
