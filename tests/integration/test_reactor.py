@@ -240,7 +240,7 @@ async def test_connections_that_are_gone_leave_nothing_behind(tmp_path: Path) ->
 
 @KINDS
 async def test_a_stop_closes_every_connection(tmp_path: Path, kind: str) -> None:
-    async with contextlib.AsyncExitStack() as clients, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as clients:
         stop = trio.Event()
 
         async def serve(task_status: trio.TaskStatus[Server]) -> None:
