@@ -24,6 +24,7 @@ def read_batch(
     int,
     int,
 ]: ...
+def match_recvacks(buffer: bytes, offset: int, ids: bytes, start: int) -> tuple[int, int]: ...
 def page_text(
     rows: list[tuple[bytes, bytes]],
     prefix: bytes,
