@@ -16,7 +16,7 @@ from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
 from triolet_gateway._reactor import Reactor
-from triolet_protocol import Limits, RemoteProtocolError
+from triolet_protocol import KeyPair, Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
     from triolet_gateway._outbox import Outbox
@@ -62,7 +62,7 @@ class Gateway:
     def __init__(self, context: PluginContext[GatewayConfig], nursery: trio.Nursery) -> None:
         self.config = context.config
         self.broker: Broker = context.broker
-        self.log: Any = context.log
+        self.log: Any = context.log.bind()  # once: a logger that is not bound is made anew for each line
         self.counters = Counters()
         self.admission = Admission(context.config, context.broker)
         rates = Rates(self.config)
@@ -81,7 +81,8 @@ class Gateway:
         self.node_id = context.broker.config.node.id
         self._nursery = nursery
         self._ids = count(1)
-        self._buckets: dict[int, list[ClientSession]] = {}
+        self._key_pair: KeyPair | None = None
+        self._buckets: dict[int, set[ClientSession]] = {}
 
     def start_soon(self, function: Any, *args: object) -> None:
         """Run an async function for as long as the gateway may live."""
@@ -97,6 +98,16 @@ class Gateway:
         while len(found) < SALT_LENGTH:
             found += os.urandom(2 * SALT_LENGTH).translate(_LETTER_OF, _UNFAIR)
         return found[:SALT_LENGTH]
+
+    def key_pair(self) -> KeyPair:
+        """Return our half of a key agreement.
+
+        Making one takes as long as the rest of the agreement, so logins of the same second share it; then it is
+        dropped. Each connection still has keys of its own, since each client brings a fresh half.
+        """
+        if self._key_pair is None:
+            self._key_pair = KeyPair(os.urandom(32))
+        return self._key_pair
 
     # --- admission
 
@@ -140,17 +151,33 @@ class Gateway:
 
     def watch(self, session: "ClientSession") -> None:
         """Look at a session when its deadline may have passed (up to a second late)."""
-        bucket = math.ceil(session.deadline) + 1
-        self._buckets.setdefault(bucket, []).append(session)
+        second = math.ceil(session.deadline) + 1
+        if second != session.watched_at:
+            self.unwatch(session)
+            session.watched_at = second
+            self._buckets.setdefault(second, set()).add(session)
+
+    def unwatch(self, session: "ClientSession") -> None:
+        """Look at a session no more, so that nothing keeps one that is gone until its deadline."""
+        bucket = self._buckets.get(session.watched_at)
+        if bucket is not None:
+            bucket.discard(session)
+            if not bucket:
+                del self._buckets[session.watched_at]
+        session.watched_at = 0
 
     async def turn_wheel(self) -> None:
-        """Each second look at the sessions whose deadline has come; those that were active are put off."""
+        """Each second look at the sessions whose deadline has come, and forget the key pair of that second.
+
+        Sessions that were active are put off.
+        """
         last = math.floor(trio.current_time())
         while True:
             await trio.sleep(1)
+            self._key_pair = None
             now = math.floor(trio.current_time())
             for second in range(last + 1, now + 1):
-                for number, session in enumerate(set(self._buckets.pop(second, ())), 1):
+                for number, session in enumerate(self._buckets.pop(second, ()), 1):
                     self._guard(session, self._look_at)
                     if not number % SESSIONS_AT_ONCE:
                         await trio.lowlevel.checkpoint()

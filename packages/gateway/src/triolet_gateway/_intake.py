@@ -63,6 +63,7 @@ class Intake(Traffic, ABC):
         "peer",
         "started_at",
         "unacked",
+        "watched_at",
     )
 
     def __init__(self, gateway: Gateway, outbox: Outbox, peer: Peer, *, one_packet_per_write: bool) -> None:
@@ -76,6 +77,8 @@ class Intake(Traffic, ABC):
         self.device = _NOBODY
         self.started_at = self.last_activity = trio.current_time()
         self.close_at = 0.0
+        self.watched_at = 0
+        """The second at which the gateway looks at its deadline, 0 if it does not."""
         self._has_begun = self._has_ended = False
         self._in_flight = self._in_flight_bytes = 0
         self._is_held = self._is_leaving = False

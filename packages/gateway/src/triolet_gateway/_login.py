@@ -1,7 +1,5 @@
 """May this client in, and what is it told?"""
 
-import os
-
 import attrs
 
 import triolet_protocol as wire
@@ -51,7 +49,7 @@ async def _decide(gateway: Gateway, connection: wire.Connection | wire.JsonConne
         return Login(None, connection.reject(reason), int(reason))
     try:
         answer = connection.accept(
-            os.urandom(32),
+            gateway.key_pair(),
             gateway.salt(),
             time_diff_ms=_fit(int(gateway.broker.clock_s() * 1000) - connect.client_timestamp),
             node_id=gateway.node_id,

@@ -33,6 +33,7 @@ class ClientSession(Intake):
         gateway = self.gateway
         self._closing = self._has_ended = True
         gateway.sessions.discard(self)
+        gateway.unwatch(self)
         gateway.retrying.discard(self)
         gateway.broker.presence.unregister(self)
         gateway.held.discard(self)

@@ -37,7 +37,9 @@ class WebSocket:
         self._close_code = frames.NORMAL
 
     def receive(self, data: bytes) -> Iterator[bytes]:
-        """Yield what is in messages: whole ones, or parts to a session that takes them; b"" after the peer's CLOSE.
+        """Yield what is in messages: whole ones, or all that came to a session that does not care where they end.
+
+        b"" follows the peer's CLOSE.
 
         Raises:
             RemoteProtocolError: The client speaks no WebSocket, or not as it should.
@@ -46,25 +48,31 @@ class WebSocket:
             data = self._greet(data)
         if self._reader is None:
             return
+        stream: list[bytes] = []
         try:
             for opcode, payload, is_last in self._reader.receive(data):
-                if opcode <= frames.BINARY:
-                    yield from self._on_data(payload, is_last=is_last)
-                elif opcode == frames.PING:
+                if opcode == frames.PING:
                     self._send([frames.encode_frames([payload], frames.PONG)])  # if it does not fit, so be it
                 elif opcode == frames.CLOSE:
                     self._close_code = int.from_bytes(payload[:2], "big") or frames.NORMAL
+                    if stream:
+                        yield b"".join(stream)
                     yield b""
                     return
+                elif opcode != frames.PONG:
+                    if self._session.takes_parts and not self._parts:
+                        stream.append(payload)
+                    else:
+                        yield from self._whole(payload, is_last=is_last)
         except wire.RemoteProtocolError as exc:
             self._close_code = exc.reason
+            if stream:
+                yield b"".join(stream)
             raise
+        if stream:
+            yield b"".join(stream)
 
-    def _on_data(self, payload: bytes, *, is_last: bool) -> Iterator[bytes]:
-        if not self._parts and self._session.takes_parts:
-            if payload:
-                yield payload
-            return
+    def _whole(self, payload: bytes, *, is_last: bool) -> Iterator[bytes]:
         self._parts.append(payload)
         if is_last:
             message = b"".join(self._parts)

@@ -7,6 +7,7 @@ from triolet_protocol._codec import decode as decode
 from triolet_protocol._codec import encode as encode
 from triolet_protocol._connection import Connection as Connection
 from triolet_protocol._connection import is_compiled as is_compiled
+from triolet_protocol._crypto import KeyPair as KeyPair
 from triolet_protocol._errors import LocalProtocolError as LocalProtocolError
 from triolet_protocol._errors import PayloadError as PayloadError
 from triolet_protocol._errors import ProtocolError as ProtocolError

@@ -267,12 +267,12 @@ class Connection:
     # --- out, server
 
     def accept(
-        self, private_key: bytes, salt: bytes, *, time_diff_ms: int, node_id: int, encrypt: bool = True
+        self, private_key: bytes | KeyPair, salt: bytes, *, time_diff_ms: int, node_id: int, encrypt: bool = True
     ) -> bytes:
         """Let the client in: agree on keys and return the CONNACK.
 
         Args:
-            private_key: 32 fresh random bytes.
+            private_key: 32 fresh random bytes, or a pair made of them; the client's key is fresh in any case.
             salt: 16 random characters of `0-9a-zA-Z`.
             time_diff_ms: Our time minus the client's.
             node_id: This server's number.
@@ -285,7 +285,7 @@ class Connection:
         has_keys = encrypt and not (self.family is Family.LIMAO and self.version < 3)
         server_key = ""
         if has_keys:
-            keys = KeyPair(private_key)
+            keys = private_key if isinstance(private_key, KeyPair) else KeyPair(private_key)
             try:
                 self._agree(keys, connect.client_key, salt)
             except RemoteProtocolError as exc:

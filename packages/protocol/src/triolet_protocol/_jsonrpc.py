@@ -17,6 +17,7 @@ from typing import Any
 
 from triolet_protocol import _frames as frames
 from triolet_protocol import _jsonframes as jsonframes
+from triolet_protocol._crypto import KeyPair
 from triolet_protocol._errors import LocalProtocolError, RemoteProtocolError, RequestError
 from triolet_protocol._events import (
     AnswerReady,
@@ -342,7 +343,7 @@ class JsonConnection:
         return dump(batch.answers) if not batch.missing and batch.answers else b""
 
     def accept(
-        self, private_key: bytes, salt: bytes, *, time_diff_ms: int, node_id: int, encrypt: bool = True
+        self, private_key: bytes | KeyPair, salt: bytes, *, time_diff_ms: int, node_id: int, encrypt: bool = True
     ) -> bytes:
         """Let the client in and return the result of its `connect`. Keys are not used: TLS is what encrypts here."""
         self._decide(State.READY)

@@ -125,13 +125,10 @@ def _recv(reader: Reader, version: int, flags: int) -> frames.Recv:
 
 def family_of_connect(body: bytes) -> Family:
     """Tell whose CONNECT a body is: a layout fits if it consumes the body exactly and the uid is not empty."""
-    limao = _fits_limao(body)
     wukong = _wukong_key(body)
-    if not limao:
-        return Family.WUKONG
-    if wukong is None:
-        return Family.LIMAO
-    return Family.WUKONG if _is_key(wukong) else Family.LIMAO
+    if wukong is not None and _is_key(wukong):
+        return Family.WUKONG  # as nearly everybody
+    return Family.LIMAO if _fits_limao(body) else Family.WUKONG
 
 
 def _fits_limao(body: bytes) -> bool:

@@ -1,0 +1,306 @@
+"""What the one task of all sockets owes each of them: its turn, its end, its last answers."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import triolet_protocol as wire
+from tests.integration.test_gateway import server_in
+from tests.websocket import BINARY, frame, open_raw
+from tests.wkclient import client
+from triolet_core import ConnectRequest, Device, Draft, Receipt, Server
+from triolet_gateway._session import ClientSession
+
+KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
+
+
+async def wait_until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not holds():
+            await trio.sleep(0.005)
+
+
+class HeldStore:
+    """Takes what is submitted, and answers it only when told to."""
+
+    def __init__(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting: list[tuple[Any, list[Draft]]] = []
+        monkeypatch.setattr(server.broker.messages, "submit_nowait", self._submit)
+
+    def _submit(self, sender: Device, drafts: list[Draft], done: Any, exclude: object) -> None:
+        self.waiting.append((done, drafts))
+
+    @property
+    def count(self) -> int:
+        return sum(len(drafts) for _, drafts in self.waiting)
+
+    def answer(self) -> None:
+        for number, (done, drafts) in enumerate(self.waiting, 1):
+            done([Receipt(1, number, number) for _ in drafts])
+        self.waiting.clear()
+
+
+@KINDS
+@pytest.mark.parametrize("is_together", [True, False])
+async def test_who_says_good_bye_still_gets_the_answers_to_what_it_sent(
+    tmp_path: Path, kind: str, is_together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline at once, closed when the last SENDACK is out."""
+    async with server_in(tmp_path) as server, client(server, kind) as ann:
+        await ann.connect("ann")
+        store = HeldStore(server, monkeypatch)
+        good_bye = ann.connection.send(wire.Disconnect(0, ""))
+        messages = [ann.message("bob"), ann.message("bob")]
+        for data in [b"".join([*messages, good_bye])] if is_together else [*messages, good_bye]:
+            await ann.send_raw(data)
+        await wait_until(lambda: store.count == 2 and not server.broker.presence.count)
+        store.answer()
+        assert [(await ann.wait_for(wire.SendAckReceived)).sendack.client_seq for _ in messages] == [1, 2]
+        await ann.wait_closed()
+
+
+async def test_who_says_good_bye_and_half_closes_gets_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        store = HeldStore(server, monkeypatch)
+        await ann.send_raw(ann.message("bob") + ann.connection.send(wire.Disconnect(0, "")))
+        await ann.stream.send_eof()
+        await wait_until(lambda: store.count == 1 and not server.broker.presence.count)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        store.answer()
+        assert (await ann.wait_for(wire.SendAckReceived)).sendack.client_seq == 1
+        await ann.wait_closed()
+        await wait_until(lambda: not server.broker.metrics.values()["gateway_open_sockets"])
+
+
+async def test_who_leaves_without_a_word_is_owed_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        store = HeldStore(server, monkeypatch)
+        await ann.send_raw(ann.message("bob"))
+        await wait_until(lambda: store.count == 1)
+        await ann.stream.aclose()
+        await wait_until(lambda: not server.broker.metrics.values()["gateway_open_sockets"])
+        store.answer()
+        assert server.broker.metrics.values()["gateway_crashes_total"] == 0
+
+
+@KINDS
+@pytest.mark.parametrize("method", ["_on_batch", "_acknowledge", "retry", "expire"])
+async def test_an_error_wherever_a_session_is_called_ends_that_connection_only(
+    tmp_path: Path, kind: str, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the reactor, the writer, the repeater and the wheel; logged once with its number, and counted."""
+    settings = {"retry_interval": 0.1, "retry_scan_interval": 0.05, "conn_idle_time": 2.0}
+    async with server_in(tmp_path, **settings) as server, client(server, kind) as ann, client(server, kind) as bob:
+        await bob.connect("bob")
+        await ann.connect("ann")
+        original = getattr(ClientSession, method)
+
+        def fail(session: ClientSession, *args: Any) -> Any:
+            if session.device.uid == "ann":
+                raise RuntimeError("a bug")
+            return original(session, *args)
+
+        monkeypatch.setattr(ClientSession, method, fail)
+        if method == "retry":
+            await server.broker.messages.send(Device(uid="bob", is_server=True), Draft("ann", 1, b"x"))
+        elif method != "expire":
+            await ann.send_raw(ann.message("bob"))
+        async with trio.open_nursery() as nursery:
+
+            async def stay() -> None:
+                while True:
+                    await bob.ping()
+                    await trio.sleep(0.2)
+
+            nursery.start_soon(stay)
+            await ann.wait_closed()
+            nursery.cancel_scope.cancel()
+        await bob.ping()
+        values = server.broker.metrics.values()
+        assert (values["gateway_crashes_total"], values["gateway_connections"]) == (1, 1)
+        logged = capsys.readouterr().out
+        assert logged.count("connection crashed") == 1
+        assert "connection_id=1" in logged.partition("connection crashed")[2].partition("\n")[0]
+
+
+@KINDS
+async def test_a_client_that_waits_for_its_login_holds_up_nobody(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket is not read meanwhile; what it sent behind its CONNECT is taken afterwards."""
+    async with server_in(tmp_path) as server, client(server, kind) as slow, client(server, kind) as quick:
+        authenticate, may_go_on = server.broker.users.authenticate, trio.Event()
+
+        async def wait(request: ConnectRequest) -> Any:
+            if request.uid == "slow":
+                await may_go_on.wait()
+            return await authenticate(request)
+
+        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        connect = slow.connection.connect(
+            uid="slow", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
+        )
+        await slow.send_raw(connect)
+        await slow.send_raw(b"\x70\x70")
+        assert await quick.connect("quick") == 1
+        await quick.ping()
+        assert server.broker.metrics.values()["gateway_pings_total"] == 1
+        may_go_on.set()
+        assert (await slow.wait_for(wire.ConnAckReceived)).connack.reason_code == 1
+        await slow.wait_for(wire.PongReceived)
+        await slow.wait_for(wire.PongReceived)
+
+
+async def test_a_client_that_leaves_during_its_login_is_never_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server_in(tmp_path, login_timeout=0.5) as server, client(server) as ann:
+        started, may_go_on, authenticate = trio.Event(), trio.Event(), server.broker.users.authenticate
+
+        async def wait(request: ConnectRequest) -> Any:
+            started.set()
+            await may_go_on.wait()
+            return await authenticate(request)
+
+        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        await ann.send_raw(
+            ann.connection.connect(
+                uid="ann", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
+            )
+        )
+        await started.wait()
+        await ann.wait_closed()  # the time for the login is over
+        await wait_until(lambda: not server.broker.metrics.values()["gateway_open_sockets"])
+        may_go_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.broker.presence.count == 0
+        assert server.broker.metrics.values()["gateway_crashes_total"] == 0
+
+
+@KINDS
+async def test_a_full_queue_pauses_reading_and_nothing_is_lost(tmp_path: Path, kind: str) -> None:
+    async with server_in(tmp_path) as server, client(server, kind) as ann:
+        await ann.connect("ann")
+        writer = server.broker._store.writer
+        writer._queue_limit = 1
+        await ann.send_raw(b"".join(ann.message("bob") for _ in range(50)))
+        for _ in range(20):
+            await ann.send_raw(ann.message("bob"))
+        acks = [(await ann.wait_for(wire.SendAckReceived)).sendack for _ in range(70)]
+        assert [ack.client_seq for ack in acks] == list(range(1, 71))
+        assert {ack.reason_code for ack in acks} == {1}
+
+
+async def test_a_storm_of_connections_is_accepted_and_others_are_served_meanwhile(tmp_path: Path) -> None:
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        host, _, port = server.broker.endpoints["tcp"].rpartition(":")
+        opened = []
+        try:
+            for _ in range(500):
+                sock = socket.socket()
+                sock.setblocking(False)
+                opened.append(sock)
+                sock.connect_ex((host, int(port)))
+            await ann.ping()
+            await wait_until(lambda: server.broker.metrics.values()["gateway_open_sockets"] == 501)
+        finally:
+            for sock in opened:
+                sock.close()
+        await wait_until(lambda: server.broker.metrics.values()["gateway_open_sockets"] == 1)
+        await ann.ping()
+
+
+async def test_connections_that_are_gone_leave_nothing_behind(tmp_path: Path) -> None:
+    async with server_in(tmp_path) as server, client(server) as ann:
+        await ann.connect("ann")
+        [session] = server.broker.presence.sessions("ann")
+        assert isinstance(session, ClientSession)
+        gateway = session.gateway
+        for kind in ("tcp", "ws"):
+            async with client(server, kind) as guest:
+                await guest.connect("guest")
+            async with client(server, kind):
+                pass
+        await wait_until(lambda: len(gateway.reactor) == 1)
+        assert gateway.sessions == {session}
+        assert [each for bucket in gateway._buckets.values() for each in bucket] == [session]
+        assert not gateway.draining
+        assert not gateway.held
+
+
+@KINDS
+async def test_a_stop_closes_every_connection(tmp_path: Path, kind: str) -> None:
+    async with contextlib.AsyncExitStack() as clients, trio.open_nursery() as nursery:
+        stop = trio.Event()
+
+        async def serve(task_status: trio.TaskStatus[Server]) -> None:
+            async with server_in(tmp_path) as server:
+                task_status.started(server)
+                await stop.wait()
+
+        server: Server = await nursery.start(serve)
+        ann = await clients.enter_async_context(client(server, kind))
+        nobody = await clients.enter_async_context(client(server, kind))
+        await ann.connect("ann")
+        stop.set()
+        with trio.fail_after(5):
+            await ann.wait_closed()
+            await nobody.wait_closed()
+
+
+async def test_a_reset_connection_is_noticed_while_it_is_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for room in the store, and has bytes that its client did not take: the reset ends it."""
+    async with server_in(tmp_path, in_flight=1) as server:
+        async with open_raw(server, "ann") as ann:
+            store = HeldStore(server, monkeypatch)
+            await ann.send(frame(BINARY, ann.message("bob", 1)))
+            await wait_until(lambda: store.count == 1)
+        store.answer()
+        await wait_until(lambda: not server.broker.metrics.values()["gateway_open_sockets"])
+
+
+async def test_one_flood_does_not_keep_others_waiting(tmp_path: Path) -> None:
+    async with server_in(tmp_path) as server, client(server) as flood, client(server) as ann:
+        await flood.connect("flood")
+        await ann.connect("ann")
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                while True:
+                    await flood.send_raw(b"\x70" * 65536)
+
+            async def drop() -> None:
+                while await flood.stream.receive_some():
+                    pass
+
+            nursery.start_soon(send)
+            nursery.start_soon(drop)
+            for _ in range(20):
+                await ann.ping()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_client_is_heard_again_after_its_bytes_were_taken(tmp_path: Path) -> None:
+    """Reading and writing of one socket are waited for apart."""
+    async with server_in(tmp_path, outbox_bytes=64 << 20) as server, client(server) as bob:
+        bob.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        await bob.connect("bob")
+        for _ in range(40):
+            await server.broker.messages.send(Device(uid="ann", is_server=True), Draft("bob", 1, bytes(200_000)))
+        assert server.broker.metrics.values()["gateway_outbox_bytes"] > 0
+        received = [await bob.receive() for _ in range(40)]
+        assert [recv.message_seq for recv in received] == list(range(1, 41))
+        await bob.ping()
+        assert server.broker.metrics.values()["gateway_outbox_bytes"] == 0
