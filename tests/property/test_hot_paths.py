@@ -1,6 +1,8 @@
 """The compiled functions and those in Python give the same for the same input, whatever it is."""
 
 import contextlib
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -64,6 +66,86 @@ def test_a_payload_changed_in_one_place(fast: Any, made: Any, byte: int, data: b
 def test_recvs(fast: Any, messages: Any, receivers: Any) -> None:
     expected = _hot.write_recvs(messages, [peer(_hot, made) for made in receivers])
     assert expected == fast.write_recvs(messages, [peer(fast, made) for made in receivers])
+
+
+@given(st.lists(recvs, max_size=4), st.lists(st.tuples(peers, st.booleans()), max_size=20))
+def test_recvs_that_are_sent_or_left(fast: Any, messages: Any, receivers: Any) -> None:
+    """What comes out of a socket and what is left are together what Python leaves."""
+    made = [each for each, _ in receivers]
+    sizes, expected = _hot.send_recvs(messages, [peer(_hot, each) for each in made], [-1] * len(made))
+    with contextlib.ExitStack() as stack:
+        pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in made]
+        for ours, theirs in pairs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+        places = [pair[0].fileno() if has_one else -1 for pair, (_, has_one) in zip(pairs, receivers, strict=True)]
+        found, left = fast.send_recvs(messages, [peer(fast, each) for each in made], places)
+        got = dict(left)
+        for number, (_, theirs) in enumerate(pairs):
+            if places[number] >= 0 and sizes[number]:
+                assert number not in got
+                got[number] = theirs.recv(1 << 20)
+    assert sizes == found
+    assert dict(expected) == got
+
+
+@pytest.mark.parametrize("count", [1, 300], ids=["with the lock", "without"])
+def test_sockets_that_take_a_part_or_nothing(fast: Any, count: int) -> None:
+    messages = [
+        (number, number, 2, 0, 0, 0, 0, "n", "c", "s", "", b"x" * 300_000 * (count == 1)) for number in range(9)
+    ]
+    made = [((5, False), number.to_bytes(16, "big"), bytes(16)) for number in range(1, count + 1)]
+    (_, [(_, expected), *_]) = _hot.send_recvs(messages, [peer(_hot, made[0])], [-1])
+    with contextlib.ExitStack() as stack:
+        ours, theirs = map(stack.enter_context, socket.socketpair())
+        broken, gone = map(stack.enter_context, socket.socketpair())
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        broken.setblocking(False)
+        gone.close()
+        receivers = [peer(fast, each) for each in [made[0], *made]]
+        sizes, left = fast.send_recvs(messages, receivers, [ours.fileno(), broken.fileno(), *[-1] * (count - 1)])
+        got = b""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got += theirs.recv(1 << 20)
+    rest = dict(left)
+    assert got + rest.get(0, b"") == expected
+    assert got
+    assert rest[1] == expected
+    assert len(rest) == count + (0 in rest)
+    assert sizes == [len(expected)] * (count + 1)
+    assert (0 in rest) == (count == 1)
+
+
+def test_receivers_without_descriptors_are_an_error(fast: Any) -> None:
+    for hot in (_hot, fast):
+        with pytest.raises(ValueError, match="descriptors"):
+            hot.send_recvs([], [hot.Peer(5)], [])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([1, 2, 3, -4, 2**63 - 1]), st.integers(0, 15)), max_size=6),
+    st.lists(st.sampled_from([1, 2, 3, -4, 2**63 - 1]), max_size=6),
+    st.integers(0, 7),
+    st.lists(st.tuples(st.integers(0, 90), u8), max_size=1),
+    st.integers(0, 30),
+)
+def test_recvacks_in_order(fast: Any, acks: Any, ids: list[int], start: int, changes: Any, cut: int) -> None:
+    """Both match the same, and what they match are the RECVACKs that `read_batch` finds."""
+    stream = bytearray(b"".join(encode(frames.RecvAck(each, 7, flags), 5) for each, flags in acks))
+    for at, byte in changes:
+        if stream:
+            stream[at % len(stream)] = byte
+    data = bytes(stream[: max(0, len(stream) - cut)])
+    packed = struct.pack(f">{len(ids)}q", *ids)
+    count, offset = _hot.match_recvacks(data, 0, packed, start)
+    assert (count, offset) == fast.match_recvacks(data, 0, packed, start)
+    end, sends, _, acked, recvacks, pings = _hot.read_batch(_hot.Peer(5), data[:offset], 0, MAX_FRAME)
+    assert (end, sends, pings, recvacks) == (offset, [], 0, count)
+    assert acked == ids[start : start + count]
+    assert fast.match_recvacks(data, len(data) + 1, packed, start) == (0, len(data) + 1)
+    assert _hot.match_recvacks(data, len(data) + 1, packed, start) == (0, len(data) + 1)
 
 
 @given(st.lists(st.tuples(st.tuples(u32, st.integers(0, 15)), st.builds(Receipt, u8, i64, u32)), max_size=40))

@@ -25,7 +25,7 @@ mod _native {
     #[pymodule_export]
     use crate::peer::Peer;
     #[pymodule_export]
-    use crate::read::read_batch;
+    use crate::read::{match_recvacks, read_batch};
     #[pymodule_export]
     use crate::send::send_recvs;
     use crate::request::read_request;

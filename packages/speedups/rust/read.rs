@@ -12,6 +12,7 @@ use crate::peer::Peer;
 
 const SEND: u8 = 3;
 const RECVACK: u8 = 6;
+const RECVACK_BODY: u8 = 12;
 const PING: u8 = 7;
 /// Topic and both stream bits: fields that are left to the Python codec.
 const UNUSUAL_SETTING: u8 = 0x0E;
@@ -98,6 +99,20 @@ pub fn read_batch<'py>(
         marks.append((send.client_seq, send.flags))?;
     }
     Ok((frames.used, sends, marks, PyList::new(py, frames.acked)?, frames.recvacks, frames.pings))
+}
+
+/// Read RECVACKs for as long as they confirm the messages `ids` from the one at `start` on, in order.
+#[pyfunction]
+pub fn match_recvacks(buffer: &[u8], offset: usize, ids: &[u8], start: usize) -> (usize, usize) {
+    let expected = ids.chunks_exact(8).skip(start);
+    let found = buffer.get(offset..).unwrap_or_default().chunks_exact(2 + RECVACK_BODY as usize);
+    let count = found
+        .zip(expected)
+        .take_while(|(frame, id)| {
+            frame[0] >> 4 == RECVACK && frame[0] & NO_PERSIST == 0 && frame[1] == RECVACK_BODY && frame[2..10] == **id
+        })
+        .count();
+    (count, offset + count * (2 + RECVACK_BODY as usize))
 }
 
 fn scan(buffer: &[u8], offset: usize, version: u8, max_frame: usize) -> Frames<'_> {

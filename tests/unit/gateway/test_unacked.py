@@ -2,6 +2,9 @@
 
 from triolet_core.model import NO_PERSIST, SYNC_ONCE, ChannelKey, Message
 from triolet_gateway._unacked import Unacked, runs_of
+from triolet_protocol import _frames as frames
+from triolet_protocol import encode
+from triolet_protocol._hot import match_recvacks
 
 REPEATS = 2
 
@@ -17,6 +20,10 @@ def ids(unacked: Unacked, now: float = 10.0) -> list[int]:
 def add(unacked: Unacked, messages: list[Message], due: float = 1) -> None:
     runs = runs_of(messages, due, REPEATS)
     unacked.add(runs, sum(len(run.ids) for run in runs), sum(run.size for run in runs))
+
+
+def recvacks(*numbers: int) -> bytes:
+    return b"".join(encode(frames.RecvAck(number, 1), 5) for number in numbers)
 
 
 def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
@@ -100,5 +107,25 @@ def test_a_repeat_that_is_delivered_again_counts_once() -> None:
     add(unacked, [message(1, 5)])
     add(unacked, [message(1, 5), message(2, 5)])
     assert sorted(ids(unacked)) == [1, 2]
+    unacked.discard([1, 2])
+    assert len(unacked) == 0
+
+
+def test_reads_that_confirm_in_order_are_matched() -> None:
+    unacked = Unacked(10, 1000)
+    add(unacked, [message(1), message(2, flags=SYNC_ONCE)])
+    add(unacked, [message(3), message(4)])
+    data = recvacks(1, 2, 3)
+    assert unacked.match(data + b"p", match_recvacks) == (3, len(data), [2])
+    assert unacked.match(recvacks(5, 4), match_recvacks) == (0, 0, [])
+    assert unacked.match(recvacks(4, 5), match_recvacks) == (1, 14, [])
+    assert len(unacked) == 0
+
+
+def test_what_was_repeated_is_not_matched() -> None:
+    unacked = Unacked(10, 1000)
+    add(unacked, [message(1), message(2)])
+    assert ids(unacked) == [1, 2]
+    assert unacked.match(recvacks(1, 2), match_recvacks) == (0, 0, [])
     unacked.discard([1, 2])
     assert len(unacked) == 0

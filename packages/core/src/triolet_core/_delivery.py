@@ -13,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from triolet_core._audience import Audiences
 from triolet_core._channels import Channels
 from triolet_core._presence import Presence
 from triolet_core.errors import BackendError
@@ -131,6 +132,7 @@ class Lanes:
 
     def __init__(self, presence: Presence, channels: Channels, hooks: Hooks) -> None:
         self._presence = presence
+        self._audiences = Audiences(presence)
         self._channels = channels
         self._hooks = hooks
         self._log = structlog.get_logger("delivery")
@@ -204,7 +206,10 @@ class Lanes:
             except BackendError:
                 self.failed += len(messages)  # logged by the hook; the messages are stored and come by sync
                 continue
-            collected.add(self._sessions(uids, exclude), messages)
+            sessions = self._audiences.sessions(channel, uids)
+            if exclude is not None:
+                sessions = [session for session in sessions if session is not exclude]
+            collected.add(sessions, messages)
             if self._hooks.offline_messages.has_subscribers:
                 for message in messages:
                     self._report_offline(message, uids)
@@ -212,11 +217,6 @@ class Lanes:
                 await self._push(collected)
                 collected = _Collected()
         await self._push(collected)
-
-    def _sessions(self, uids: frozenset[str], exclude: Session | None) -> list[Session]:
-        online = uids if len(uids) <= 2 else self._presence.online_among(uids)
-        sessions = self._presence.sessions
-        return [session for uid in online for session in sessions(uid) if session is not exclude]
 
     async def _push(self, collected: _Collected) -> None:
         pushed = 0

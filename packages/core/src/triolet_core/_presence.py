@@ -1,6 +1,8 @@
 """Which sessions are online for a uid, and which of them a new one displaces."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 
 import attrs
@@ -14,6 +16,8 @@ KICK_TEXT = "login in other device"
 LIMAO_KICK_TEXT = "Account login on other devices"
 KICK_GRACE_S = 2.0
 LIMAO_KICK_GRACE_S = 4.0
+MOST_CHANGES = 1024
+"""Changes that are remembered for `changed_since`."""
 
 
 @attrs.frozen
@@ -60,6 +64,9 @@ class Presence:
         self._by_uid: dict[str, list[Session]] = {}
         self._count = 0
         self._observers: list[Observer] = []
+        self._changes: deque[str] = deque(maxlen=MOST_CHANGES)
+        self.version = 0
+        """Number of sessions that have come or gone."""
 
     def observe(self, observer: Observer) -> None:
         """Tell `observer` of every change from now on, before anybody else; it must not wait nor raise."""
@@ -107,6 +114,7 @@ class Presence:
             if kick is not None:
                 self._kick(old, kick)
         self._by_uid.setdefault(device.uid, []).append(session)
+        self._note(device.uid)
         self._count += 1
         self._publish(session, online=True)
 
@@ -117,10 +125,20 @@ class Presence:
         if sessions is None or session not in sessions:
             return
         sessions.remove(session)
+        self._note(uid)
         if not sessions:
             del self._by_uid[uid]
         self._count -= 1
         self._publish(session, online=False, logout=logout)
+
+    def _note(self, uid: str) -> None:
+        self.version += 1
+        self._changes.append(uid)
+
+    def changed_since(self, version: int) -> Iterable[str] | None:
+        """Return whose sessions have changed since an older `version`; None if that is too long ago to know."""
+        count = self.version - version
+        return islice(reversed(self._changes), count) if count <= MOST_CHANGES else None
 
     def quit(self, uid: str, flag: int | None, reason: int, text: str, grace_s: float) -> int:
         """Kick the sessions of a uid, of one device flag or all (None). Returns how many."""

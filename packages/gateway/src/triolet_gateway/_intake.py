@@ -128,6 +128,10 @@ class Intake(Traffic, ABC):
         self.last_activity = trio.current_time()
         if self._closing or gateway.is_stopping:
             return  # what a stopping server does not acknowledge the client sends again
+        if self.unacked:
+            data = self._take_recvacks(data, self.unacked)
+            if not data:
+                return
         if self._has_begun or self._begin(data):
             self.connection.receive_data(data)
             self.go_on()
@@ -262,14 +266,27 @@ class Intake(Traffic, ABC):
     def _as_session(self) -> "ClientSession":
         """Return this as core knows it."""
 
+    def _take_recvacks(self, data: bytes, unacked: Unacked) -> bytes:
+        """Take the RECVACKs that `data` begins with, if they are those that are expected next; returns what follows."""
+        if not isinstance(self.connection, wire.Connection):
+            return data
+        count, offset, commands = unacked.match(data, self.connection.match_recvacks)
+        if count:
+            self.in_packets += count
+            self.gateway.counters.recvacks_total += count
+            self._on_confirmed(unacked, commands)
+        return data[offset:]
+
     def _on_recvacks(self, batch: wire.Batch) -> None:
         self.gateway.counters.recvacks_total += batch.recvacks
         if self.unacked and batch.acked:
-            commands = self.unacked.discard(batch.acked)
-            if not self.unacked:
-                self.gateway.retrying.discard(self._as_session())
-            if commands:
-                self._later(partial(self._confirm, commands))
+            self._on_confirmed(self.unacked, self.unacked.discard(batch.acked))
+
+    def _on_confirmed(self, unacked: Unacked, commands: Sequence[int]) -> None:
+        if not unacked:
+            self.gateway.retrying.discard(self._as_session())
+        if commands:
+            self._later(partial(self._confirm, commands))
 
     async def _confirm(self, commands: Sequence[int]) -> None:
         for message_id in commands:

@@ -5,7 +5,8 @@ which they came: then nothing is done per message. What comes in another order, 
 message by message.
 """
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from triolet_core import Message
@@ -18,11 +19,12 @@ LONGEST_RUN = 64
 class Run:
     """Messages that were delivered together and may have to be repeated; one for all sessions that got them."""
 
-    __slots__ = ("due", "has_commands", "ids", "left", "messages", "size")
+    __slots__ = ("due", "has_commands", "ids", "left", "messages", "packed_ids", "size")
 
     def __init__(self, messages: Sequence[Message], due: float, repeats: int, *, has_commands: bool) -> None:
         self.messages = messages
         self.ids = [message.message_id for message in messages]
+        self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
         self.size = bytes_of(messages)
         self.has_commands = has_commands
         self.due = due
@@ -85,6 +87,28 @@ class Unacked:
             else:
                 rest = len(self._runs[0].ids) - self._start
                 self._pass(rest if self._count - rest >= self._most else 1)
+
+    def match(
+        self, data: bytes, match: Callable[[bytes, int, bytes, int], tuple[int, int]]
+    ) -> tuple[int, int, list[int]]:
+        """Forget what is confirmed in order by the RECVACKs that `data` begins with.
+
+        Args:
+            data: What came in.
+            match: `match_recvacks` of the connection.
+
+        Returns:
+            (RECVACKs read, offset of what follows them, the confirmed messages that are commands).
+        """
+        total = offset = 0
+        commands: list[int] = []
+        while self._runs and offset < len(data) and not self._entries:
+            count, offset = match(data, offset, self._runs[0].packed_ids, self._start)
+            if not count:
+                break
+            total += count
+            commands += self._pass(count)
+        return total, offset, commands
 
     def discard(self, message_ids: list[int]) -> list[int]:
         """Forget what the client has confirmed; returns those of them that are commands."""

@@ -6,9 +6,7 @@ Source: wire-protocol.md; the vectors of the reference codec are among the tests
 from triolet_protocol._codec import decode as decode
 from triolet_protocol._codec import encode as encode
 from triolet_protocol._connection import Connection as Connection
-from triolet_protocol._connection import encode_recvs as encode_recvs
 from triolet_protocol._connection import is_compiled as is_compiled
-from triolet_protocol._connection import send_recvs as send_recvs
 from triolet_protocol._crypto import KeyPair as KeyPair
 from triolet_protocol._errors import LocalProtocolError as LocalProtocolError
 from triolet_protocol._errors import PayloadError as PayloadError
@@ -64,6 +62,8 @@ from triolet_protocol._numbers import SYNC_ONCE as SYNC_ONCE
 from triolet_protocol._numbers import ReasonCode as ReasonCode
 from triolet_protocol._proxy import begins_header as begins_header
 from triolet_protocol._proxy import read_header as read_header
+from triolet_protocol._receivers import encode_recvs as encode_recvs
+from triolet_protocol._receivers import send_recvs as send_recvs
 from triolet_protocol._state import Limits as Limits
 from triolet_protocol._state import Role as Role
 from triolet_protocol._state import State as State

@@ -120,6 +120,15 @@ class Connection:
         self._parse(batch)
         return batch
 
+    def match_recvacks(self, data: bytes, offset: int, ids: bytes, start: int) -> tuple[int, int]:
+        """Take RECVACKs that came in and confirm messages in order, instead of `receive_data` (see `_hot`).
+
+        Takes none where bytes wait or the client speaks another layout.
+        """
+        if self._buffer or self.state is not State.READY or self.family is not Family.WUKONG:
+            return 0, offset
+        return hot.match_recvacks(data, offset, ids, start)
+
     def _parse(self, into: list[Event] | Batch) -> None:
         self._raise_kept()
         if self.state is State.CLOSED:
@@ -395,15 +404,3 @@ _NO_PEER = hot.Peer(LATEST_VERSION)
 def is_compiled() -> bool:
     """Whether the compiled hot path is in use."""
     return hot is not _choice.PURE
-
-
-def encode_recvs(recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection]) -> list[bytes]:
-    """Return the RECVs of messages for several receivers who see them alike: all of one receiver joined."""
-    return hot.write_recvs(recvs, [each._peer for each in receivers])
-
-
-def send_recvs(
-    recvs: Sequence[_hot.RecvFields], receivers: Sequence[Connection], descriptors: Sequence[int]
-) -> tuple[list[int], list[_hot.Left]]:
-    """Encode as `encode_recvs` does, and send to the receivers that have a descriptor (see `_hot.send_recvs`)."""
-    return hot.send_recvs(recvs, [each._peer for each in receivers], descriptors)
