@@ -6,13 +6,14 @@ dropped, counted, and the loss is itself noted.
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 import trio
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from triolet_core.model import MAX_ID_BYTES
 
@@ -23,7 +24,7 @@ _NAMED = ("channel_id", "channel_type", "uid", "from_uid", "plugin_no", "name", 
 _ENCODER = msgspec.json.Encoder()
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):
     """What is noted of one request."""
 
     at: float
@@ -31,13 +32,13 @@ class _Line(msgspec.Struct):
     address: str = msgspec.field(name="from")
     what: str
     status: int
-    channel_id: Any = UNSET
-    channel_type: Any = UNSET
-    uid: Any = UNSET
-    from_uid: Any = UNSET
-    plugin_no: Any = UNSET
-    name: Any = UNSET
-    username: Any = UNSET
+    channel_id: str | int | UnsetType = UNSET
+    channel_type: str | int | UnsetType = UNSET
+    uid: str | int | UnsetType = UNSET
+    from_uid: str | int | UnsetType = UNSET
+    plugin_no: str | int | UnsetType = UNSET
+    name: str | int | UnsetType = UNSET
+    username: str | int | UnsetType = UNSET
 
 
 class AuditLog:
@@ -52,18 +53,21 @@ class AuditLog:
         self.dropped = 0
 
     def note(self, caller: str, address: str, method: str, path: str, body: Any, status: int) -> None:
-        """Add a line."""
+        """Add a line; of a body the fields that say what was changed."""
+        named = isinstance(body, dict)
+        fields = (
+            {name: _short(body[name]) for name in _NAMED if isinstance(body.get(name), (str, int))} if named else {}
+        )
+        self.add(caller, address, f"{method} {path}", status, fields)
+
+    def add(self, caller: str, address: str, what: str, status: int, fields: Mapping[str, str | int]) -> None:
+        """Add a line of fields that are known to be short texts and numbers, by their names in `_Line`."""
         if self._path is None:
             return
         if len(self._lines) >= MOST_WAITING:
             self.dropped += 1
             return
-        line = _Line(round(time.time(), 3), caller, address, f"{method} {path}", status)
-        if isinstance(body, dict):
-            for name in _NAMED:
-                if isinstance(body.get(name), (str, int)):
-                    setattr(line, name, _short(body[name]))
-        self._lines.append(line)
+        self._lines.append(_Line(round(time.time(), 3), caller, address, what, status, **fields))
         if not self._is_awake:
             self._is_awake = True
             self._wake.set()

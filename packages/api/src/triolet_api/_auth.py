@@ -8,6 +8,7 @@ managerToken or a super token, or the listener is reachable from outside.
 import hmac
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ SECRET_FILE = "jwt.secret"  # noqa: S105  # a file name
 MAX_FAILED_LOGINS = 5
 FAILED_LOGINS_S = 60.0
 _LOGIN_ADDRESSES = 10_000
+_CHECKED_TOKENS = 1_000
 
 
 class Unauthorized(Exception):
@@ -55,6 +57,7 @@ class Authority:
         self._asks_everybody = bool(self._tokens) or (bool(self.users) and is_exposed)
         self._asks_administrators = bool(self._tokens) or (bool(self.users) and not self._is_off)
         self._hashing = trio.CapacityLimiter(1)
+        self._checked: cachetools.LRUCache[str, tuple[User, int]] = cachetools.LRUCache(_CHECKED_TOKENS)
         self._nameless: cachetools.LRUCache[str, Caller] = cachetools.LRUCache(_LOGIN_ADDRESSES)
         self._failures: cachetools.TTLCache[str, int] = cachetools.TTLCache(_LOGIN_ADDRESSES, FAILED_LOGINS_S)
 
@@ -94,6 +97,10 @@ class Authority:
         return user.name, user.rights
 
     def _user_of(self, token: str) -> User:
+        """Return whose login token it is; one that was checked before is only looked up until it expires."""
+        known = self._checked.get(token)
+        if known is not None and known[1] > time.time():
+            return known[0]
         try:
             claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], options={"require": ["exp", "username"]})
         except jwt.ExpiredSignatureError:
@@ -105,6 +112,7 @@ class Authority:
         user = self.users.get(str(claims["username"]))
         if user is None:
             raise Unauthorized("Invalid jwt token, username is empty" if not claims["username"] else "unknown user")
+        self._checked[token] = (user, int(claims["exp"]))
         return user
 
     def check(self, route: Route, caller: Caller) -> None:

@@ -93,8 +93,8 @@ class Services:
 class Form(Protocol):
     """A body that was read the quick way."""
 
-    def noted(self) -> Mapping[str, Any]:
-        """Return the fields that say what was changed, for the audit log."""
+    def noted(self) -> Mapping[str, str | int]:
+        """Return the fields that say what was changed, as `AuditLog.add` takes them."""
         ...
 
 

@@ -110,7 +110,7 @@ class Service:
             caller = self._admitted(route, request, address)
         except (Unauthorized, ApiError):
             return False  # refused in the words of the long way
-        who = caller.name or address
+        who, what = caller.name or address, f"POST {request.path}"
         if not self._rate.has(who):
             return False
 
@@ -118,7 +118,7 @@ class Service:
             given = self._failure(route, request, answer) if isinstance(answer, Exception) else answer
             if route.action == WRITE:
                 status = given.status if isinstance(given, Content) else 200
-                self.audit.note(caller.name, address, "POST", request.path, form.noted(), status)
+                self.audit.add(caller.name, address, what, status, form.noted())
             reply(given)
 
         if not quick.start(self.services, form, finish):

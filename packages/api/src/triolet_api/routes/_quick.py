@@ -57,10 +57,12 @@ class SendForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     expire: int = 0
     topic: str = ""
 
-    def noted(self) -> Mapping[str, Any]:
+    def noted(self) -> Mapping[str, str | int]:
         """Return what the audit log says of it."""
-        noted = {"channel_id": self.channel_id, "channel_type": self.channel_type}
-        return noted if self.from_uid is UNSET else {**noted, "from_uid": self.from_uid}
+        noted: dict[str, str | int] = {"channel_id": self.channel_id, "channel_type": self.channel_type}
+        if self.from_uid is not UNSET:
+            noted["from_uid"] = self.from_uid
+        return noted
 
     @property
     def is_plain(self) -> bool:
@@ -81,7 +83,7 @@ class PageForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     limit: int = 0
     pull_mode: int = 0
 
-    def noted(self) -> Mapping[str, Any]:
+    def noted(self) -> Mapping[str, str | int]:
         """Return nothing: reading is not noted."""
         return {}
 
