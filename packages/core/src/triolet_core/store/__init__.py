@@ -141,16 +141,18 @@ async def open_store(
                 max_batch=config.max_batch,
             )
             _fill(dedupe, env, clock_s())
-            async with trio.open_nursery() as nursery:
-                await nursery.start(backlog.run)
-                await nursery.start(writer.run, after_commit)
-                await writer.change(lambda _: None)  # reserves message ids
-                try:
-                    yield Store(env, writer, backlog, ids)
-                    await writer.flush()
-                finally:
-                    nursery.cancel_scope.cancel()
-            _leave_empty(env, backlog, journal)
+            try:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(backlog.run)
+                    await nursery.start(writer.run, after_commit)
+                    await writer.change(lambda _: None)  # reserves message ids
+                    try:
+                        yield Store(env, writer, backlog, ids)
+                        await writer.flush()
+                    finally:
+                        nursery.cancel_scope.cancel()
+            finally:
+                _leave_empty(env, backlog, journal)
 
 
 def _recover(env: lmdb.Environment, journal: Journal, *, may_have_holes: bool) -> None:
