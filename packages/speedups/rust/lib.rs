@@ -8,8 +8,8 @@ mod md5;
 mod page;
 mod peer;
 mod read;
-mod send;
 mod request;
+mod send;
 mod write;
 
 use pyo3::prelude::*;
@@ -27,8 +27,9 @@ mod _native {
     #[pymodule_export]
     use crate::read::{match_recvacks, read_batch};
     #[pymodule_export]
-    use crate::send::send_recvs;
     use crate::request::read_request;
+    #[pymodule_export]
+    use crate::send::send_recvs;
     #[pymodule_export]
     use crate::write::{write_recvs, write_sendacks};
 
