@@ -69,6 +69,17 @@ def write(messages: int, receivers: int, size: int = 64) -> Case:
     return case
 
 
+def match(count: int) -> Case:
+    """RECVACKs that confirm what was delivered, in order."""
+    ids = b"".join(number.to_bytes(8, "big") for number in range(count))
+    buffer = b"".join(b"\x62\x0c" + ids[at : at + 8] + bytes(4) for at in range(0, len(ids), 8))
+
+    def case(hot: ModuleType) -> tuple[int, Callable[[], object]]:
+        return count, lambda: hot.match_recvacks(buffer, 0, ids, 0)
+
+    return case
+
+
 def acks(count: int) -> Case:
     marks = [(n, 2) for n in range(count)]
     receipts = [Receipt(1, 2**60 + n, n) for n in range(count)]
@@ -104,6 +115,8 @@ CASES = {
     "read 32 SENDs of 1 KiB": read(32, 1024),
     "read 1 RECVACK": read_recvacks(1),
     "read 64 RECVACKs": read_recvacks(64),
+    "match 1 RECVACK": match(1),
+    "match 64 RECVACKs": match(64),
     "write 1 RECV": write(1, 1),
     "write 32 RECVs for 1": write(32, 1),
     "write 1 RECV for 1000": write(1, 1000),
