@@ -35,9 +35,6 @@ _LETTERS = {"ids": [1, 2]}
 _TEMPORARY = {"channel_id": "t", "uids": ["a"]}
 
 VALID: dict[str, Any] = {
-    "/ext/v1/users/status": {"uids": ["a"]},
-    "/ext/v1/users/subscriptions": {**_TARGETS, "ttl_s": 60},
-    "/ext/v1/users/subscriptions/remove": _TARGETS,
     "/user/token": {"uid": "a", "token": "t", "device_flag": 1, "device_level": 1},
     "/user/device_quit": {"uid": "a", "device_flag": 1},
     "/user/onlinestatus": ["a"],

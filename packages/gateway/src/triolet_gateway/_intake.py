@@ -337,7 +337,7 @@ class Intake(Traffic, ABC):
         """Take nothing more while too much waits for the store."""
         if self._is_full or self.gateway.is_busy:
             self._is_held = True
-            self.gateway.held.add(self._as_session())
+            self.look_for_room()
 
     async def _submit(self, drafts: list[Draft], done: Done, size: int) -> None:
         gateway = self.gateway
@@ -381,12 +381,17 @@ class Intake(Traffic, ABC):
             self._send(frames, packets=len(marks))
 
     def look_for_room(self) -> None:
-        """Take more from this client if less waits for the store now."""
-        if self._is_held and not (self._is_full or self.gateway.is_busy):
-            self._is_held = False
-            self.gateway.held.discard(self._as_session())
-            if self._steps is None:
-                self.outbox.resume()
+        """Take more from this client if less waits for the store now: of its own, and of all clients."""
+        gateway = self.gateway
+        gateway.held.discard(self._as_session())
+        if not self._is_held or self._is_full or self._has_ended:
+            return  # its next receipts are the time to look again
+        if gateway.is_busy:
+            gateway.held.add(self._as_session())
+            return
+        self._is_held = False
+        if self._steps is None:
+            self.outbox.resume()
 
     # --- the end
 

@@ -18,7 +18,7 @@ BACKLOG = 1024
 FIRST_INHERITED = 3
 """Number of the first descriptor that systemd hands over. Source: sd_listen_fds(3)."""
 _PAUSE_S = 0.1
-_TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_TRANSIENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC})
 _SCHEME = "unix://"
 
 ACCEPTS_AT_ONCE = 64
@@ -147,4 +147,9 @@ def _begin(gateway: Gateway, sock: socket.socket, peer: Peer, serve: Serve) -> N
     sock.settimeout(0)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    serve(gateway, sock, peer)
+    try:
+        serve(gateway, sock, peer)
+    except OSError:  # it cannot be watched
+        gateway.dismiss(peer[0])
+        sock.close()
+        raise

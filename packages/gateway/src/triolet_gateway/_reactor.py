@@ -44,7 +44,7 @@ class Reactor:
         return len(self._connections)
 
     def add(self, descriptor: int, connection: Connection) -> None:
-        """Take a connection in; nothing is waited for until `watch`."""
+        """Call this connection from now on when what is waited for (`watch`) happens."""
         self._connections[descriptor] = connection
 
     def remove(self, descriptor: int) -> None:

@@ -69,10 +69,14 @@ class SocketConnection:
         self.session = ClientSession(gateway, self, peer, one_packet_per_write=one_packet_per_write)
 
     def open(self, layers: Layers = ()) -> None:
-        """Begin to read."""
+        """Begin to read.
+
+        Raises:
+            OSError: The socket cannot be watched; it is the caller's then.
+        """
         self._layers = layers
-        self._gateway.reactor.add(self._socket.fileno(), self)
         self._watch(READABLE)
+        self._gateway.reactor.add(self._socket.fileno(), self)
         self.session.open()
 
     @property
