@@ -1,5 +1,6 @@
 """The journal's files: what is read back after a crash, and what is refused."""
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -182,3 +183,19 @@ def test_an_empty_journal_takes_no_space(tmp_path: Path) -> None:
         assert [(tmp_path / name).stat().st_size for name in FILE_NAMES] == [0, 0]
         journal.append(b"two")
     assert recovered(tmp_path, 1) == [b"two"]
+
+
+def test_a_system_that_cannot_sync_in_one_call_syncs_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    synced: list[int] = []
+    monkeypatch.setattr(os, "pwritev", refuse)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with open_journal(tmp_path, KEY, is_synced=True) as journal:
+        journal.recover(0, may_have_holes=False)
+        journal.append(b"one")
+        count = len(synced)
+        journal.append(b"two")
+        assert len(synced) == count + 1
+    assert recovered(tmp_path) == [b"one", b"two"]

@@ -1,6 +1,7 @@
 """Looks at a store that no server holds: does it open, what is in it, does every record read.
 
-A look opens the store as a server does, which reserves message ids; nothing else changes.
+A look opens the store as a server does, which reserves message ids and takes in what a crash left in the journal;
+nothing else changes.
 """
 
 import struct

@@ -303,13 +303,13 @@ def _fill(dedupe: _dedupe.DedupeWindow, env: lmdb.Environment, now: float) -> No
     if not dedupe.is_on:
         return
     with env.begin() as txn:
-        for count, message in enumerate(_queries.log_back(txn)):
-            if count >= dedupe.entries // 2 or now - message.timestamp > dedupe.window_s:
+        for count, (message_id, timestamp, sender, channel, number) in enumerate(_queries.sends_back(txn)):
+            if count >= dedupe.entries // 2 or now - timestamp > dedupe.window_s:
                 break
-            if message.client_msg_no:
-                key = _dedupe.key_of(message.sender, message.channel.id, message.channel.type, message.client_msg_no)
+            if number:
+                key = _dedupe.key_of(sender, channel.id, channel.type, number)
                 if dedupe.find(key) is None:
-                    dedupe.add(key, message.message_id)
+                    dedupe.add(key, message_id)
     dedupe.commit()
 
 

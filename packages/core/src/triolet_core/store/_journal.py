@@ -38,7 +38,8 @@ _HEAD = struct.Struct(">8sQI")
 _SIGNED = struct.Struct(">QI")
 _ROW = struct.Struct(">HI")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_CAN_SYNC_IN_ONE_CALL = hasattr(os, "RWF_DSYNC")
+_UNKNOWN = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+_SYNC_AT_ONCE: int = getattr(os, "RWF_DSYNC", 0)
 _WEIGHT_OF_NEWEST = 0.2
 
 
@@ -178,9 +179,10 @@ class Journal:
         return self.number + 1
 
     def settle(self, number: int) -> None:
-        """Take note that LMDB has everything up to `number`."""
+        """Take note that LMDB has everything up to `number`; in any thread, if a record has that number."""
+        if number > self.number:
+            self.number = number
         self.applied = number
-        self.number = max(self.number, number)
 
     def _next_file(self) -> _File:
         current, other = self._current, self._files[self._current is self._files[0]]
@@ -220,11 +222,20 @@ def _pages(size: int) -> int:
 def _write(descriptor: int, data: bytes, offset: int, is_synced: bool) -> None:  # noqa: FBT001  # of this module only
     """Write all of it, and sync: in one call where the system can."""
     view = memoryview(data)
-    in_one_call = is_synced and _CAN_SYNC_IN_ONE_CALL
+    if is_synced and _SYNC_AT_ONCE:
+        try:
+            while view:
+                done = os.pwritev(descriptor, [view], offset, _SYNC_AT_ONCE)
+                view, offset = view[done:], offset + done
+        except OSError as exc:
+            if exc.errno not in _UNKNOWN:
+                raise
+        else:
+            return
     while view:
-        done = os.pwritev(descriptor, [view], offset, os.RWF_DSYNC if in_one_call else 0)
+        done = os.pwrite(descriptor, view, offset)
         view, offset = view[done:], offset + done
-    if is_synced and not in_one_call:
+    if is_synced:
         os.fsync(descriptor)
 
 

@@ -195,6 +195,26 @@ def log_back(txn: lmdb.Transaction, before: int = 0) -> Iterator[Message]:
             found = cursor.prev()
 
 
+def sends_back(txn: lmdb.Transaction) -> Iterator[tuple[int, int, str, ChannelKey, str]]:
+    """Yield (message id, time, sender, channel, client's number) of the stored messages, the newest first."""
+    names: dict[tuple[int, int], ChannelKey] = {}
+    with txn.cursor() as cursor:
+        found = cursor.prev() if cursor.set_range(keys.after(keys.LOG_PREFIX)) else cursor.last()
+        if not found:
+            return
+        for raw, entry in cursor.iterprev():
+            if not raw.startswith(keys.LOG_PREFIX):
+                return
+            slot, number, seq = records.decode_log(entry)
+            value = txn.get(keys.message(slot, number, seq))
+            if value is not None:
+                name = names.get((slot, number))
+                if name is None:
+                    name = names[slot, number] = channel_name(txn, slot, number)
+                message_id, timestamp, sender, client_msg_no = records.send_of(value)
+                yield message_id, timestamp, sender, name, client_msg_no
+
+
 def last_logged_id(txn: lmdb.Transaction) -> int:
     """Return the highest message id in the commit log, 0 if it is empty."""
     with txn.cursor() as cursor:

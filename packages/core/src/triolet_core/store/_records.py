@@ -76,6 +76,13 @@ def id_and_time(value: bytes) -> tuple[int, int, int]:
     return message_id, timestamp, expire
 
 
+def send_of(value: bytes) -> tuple[int, int, str, str]:
+    """Return only the message id, the time, the sender and the client's number of a message record."""
+    message_id, timestamp, _, _, _, n_sender, n_no, _ = _MESSAGE.unpack_from(value)
+    middle = _MESSAGE.size + n_sender
+    return message_id, timestamp, value[_MESSAGE.size : middle].decode(), value[middle : middle + n_no].decode()
+
+
 def sender_and_flags(value: bytes) -> tuple[bytes, int]:
     """Return only the sender (UTF-8) and the flags of a message record."""
     size = _MESSAGE.size
