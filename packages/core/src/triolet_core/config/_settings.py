@@ -48,7 +48,7 @@ class StoreConfig:
     )
     queue_limit: int = setting(65536, gt=0, doc="messages that may wait for a commit")
     queue_timeout: Seconds = setting(Seconds(5), gt=0, doc="longest wait for a place in the queue")
-    max_batch: int = setting(1024, gt=0, doc="most messages in one commit")
+    max_batch: int = setting(2048, gt=0, doc="most messages in one commit")
 
 
 @attrs.frozen(kw_only=True)
