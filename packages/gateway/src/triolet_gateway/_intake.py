@@ -22,6 +22,7 @@ from triolet_gateway._gateway import Gateway
 from triolet_gateway._guard import crash
 from triolet_gateway._login import log_in
 from triolet_gateway._outbox import Outbox
+from triolet_gateway._served import ServerEnd
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic
 from triolet_gateway._unacked import Unacked
@@ -74,7 +75,7 @@ class Intake(Traffic, ABC):
         self.outbox = outbox
         self.peer = peer
         self.one_packet_per_write = one_packet_per_write
-        self.connection: wire.Connection | wire.JsonConnection = wire.Connection(wire.Role.SERVER, gateway.limits)
+        self.connection: ServerEnd = wire.Connection(wire.Role.SERVER, gateway.limits)
         self.connection_id = gateway.new_connection_id()
         self.device = _NOBODY
         self.started_at = self.last_activity = trio.current_time()
@@ -117,6 +118,20 @@ class Intake(Traffic, ABC):
     @abstractmethod
     def _send(self, frames: Sequence[bytes], *, packets: int = 0) -> bool:
         """Send frames in one write; `packets` is how many they hold if some are joined."""
+
+    @property
+    def speaks_for_others(self) -> bool:
+        """Whether the peer is a proxy that may name its client."""
+        return self.gateway.admission.is_proxy(self.peer[0])
+
+    def rename(self, client: Peer) -> None:
+        """Take a proxy's word for whom it speaks.
+
+        Raises:
+            RemoteProtocolError: That client may not connect.
+        """
+        self.gateway.rename(self.peer[0], client[0])
+        self.peer = client
 
     # --- bytes
 

@@ -6,6 +6,8 @@ import triolet_protocol as wire
 from triolet_core import ConnectRequest, Device, ReasonCode
 from triolet_core.model import MAX_ID_BYTES
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._keys import salt
+from triolet_gateway._served import ServerEnd
 
 
 @attrs.frozen
@@ -18,9 +20,7 @@ class Login:
     detail: str = ""
 
 
-async def log_in(
-    gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect, connection_id: int
-) -> Login:
+async def log_in(gateway: Gateway, connection: ServerEnd, connect: wire.Connect, connection_id: int) -> Login:
     """Decide about a CONNECT; the connection is READY or CLOSED afterwards."""
     login = await _decide(gateway, connection, connect)
     if login.device is not None:
@@ -34,7 +34,7 @@ async def log_in(
     return login
 
 
-async def _decide(gateway: Gateway, connection: wire.Connection | wire.JsonConnection, connect: wire.Connect) -> Login:
+async def _decide(gateway: Gateway, connection: ServerEnd, connect: wire.Connect) -> Login:
     request = ConnectRequest(
         uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
     )
@@ -54,8 +54,8 @@ async def _decide(gateway: Gateway, connection: wire.Connection | wire.JsonConne
         return Login(None, connection.reject(reason), int(reason))
     try:
         answer = connection.accept(
-            gateway.key_pair(),
-            gateway.salt(),
+            gateway.keys.pair(),
+            salt(),
             time_diff_ms=_fit(int(gateway.broker.clock_s() * 1000) - connect.client_timestamp),
             node_id=gateway.node_id,
             encrypt=not gateway.config.disable_encryption,
