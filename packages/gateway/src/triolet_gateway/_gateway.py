@@ -75,7 +75,7 @@ class Gateway:
         """Who takes nothing more until less waits for the store."""
         self.draining: set[Outbox] = set()
         """Who has bytes that its client does not take."""
-        self.reactor = Reactor()
+        self.reactor = Reactor(context.broker.turn)
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
