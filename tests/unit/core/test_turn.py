@@ -1,6 +1,7 @@
 """What a task brings in one turn is committed, acknowledged and delivered at its end, if nothing has to wait."""
 
 import errno
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,17 @@ import trio
 
 from triolet_core import Broker, ChannelInfo, ChannelKey, Device, Receipt
 from triolet_core.model import channel_key
+from triolet_core.store import _backlog
 from triolet_core.testing import MemorySession, draft, open_test_broker
 
 ANN, BOB = Device(uid="ann"), Device(uid="bob")
 BOTH = channel_key("ann", "bob", 1)
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loop wait for the disk, however slow this machine is now."""
+    monkeypatch.setattr(_backlog, "_AT_ONCE_S", math.inf)
 
 
 async def known(broker: Broker) -> MemorySession:

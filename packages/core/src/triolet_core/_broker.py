@@ -170,7 +170,17 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         lanes = Lanes(presence, channels, hooks)
         streams = Streams(store, channels, presence, config.stream, clock_s)
         after_commit.connect(lanes, commits, streams)
-        messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
+        messages = Messages(
+            store,
+            channels,
+            lanes,
+            hooks,
+            compat,
+            config.message,
+            config.permission,
+            clock_s,
+            patience_s=config.store.queue_timeout,
+        )
         conversations = Conversations(store, compat, config.conversation, clock_s)
         broker = Broker(
             config=config,

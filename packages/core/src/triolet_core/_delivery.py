@@ -32,6 +32,9 @@ from triolet_core.session import Session
 LANES = 8
 LANE_BATCHES = 64
 """Batches that wait in a lane; when it is full the writer waits."""
+CROWDED = 8
+"""Batches in a lane at which senders to its groups are held back: the last member has a message soon after its sender
+has the acknowledgement, and the lane is never so full that the writer would wait."""
 SLICE = 1_000
 """Recipients between two checkpoints, or messages of all recipients if each gets several, so that a large group does
 not hold the loop."""
@@ -142,6 +145,7 @@ class Lanes:
         self._receivers = [receive for _, receive in ends]
         self._loads = [0] * LANES
         """Batches that each lane has or is serving."""
+        self._rooms = [trio.lowlevel.ParkingLot() for _ in range(LANES)]
         self._idle = trio.lowlevel.ParkingLot()
         self.delivered = 0
         self.offline = 0
@@ -167,6 +171,15 @@ class Lanes:
         for lane, batch in by_lane.items():
             self._loads[lane] += 1
             await self._senders[lane].send(batch)
+
+    def is_crowded(self, channel: ChannelKey) -> bool:
+        """Whether so much of a channel is on its way that whoever sends to it has to wait, so that nobody else does."""
+        return channel.type not in _PAIRS and self._loads[hash(channel) % LANES] >= CROWDED
+
+    async def wait_for_room(self, channel: ChannelKey) -> None:
+        """Wait while a channel is crowded."""
+        while self.is_crowded(channel):
+            await self._rooms[hash(channel) % LANES].park()
 
     @property
     def has_room(self) -> bool:
@@ -239,6 +252,8 @@ class Lanes:
                 self.failed += 1
                 self._log.exception("delivery failed", messages=count)
             self._loads[lane] -= taken
+            if self._rooms[lane] and self._loads[lane] < CROWDED:
+                self._rooms[lane].unpark_all()
             if not any(self._loads):
                 self._idle.unpark_all()
 
