@@ -66,8 +66,8 @@ format: setup ## format and fix what can be fixed
 lock: $(BIN)/uv ## resolve anew and write uv.lock
 	$(BIN)/python tools/lock.py $(BIN)/uv
 
-bench: setup ## run the benchmarks, results as JSON
-	$(BIN)/python -m benchmarks
+bench: setup ## run the benchmarks three times: a table, JSON and a chart in benchmarks/results
+	$(BIN)/python -m benchmarks --runs 3
 
 wheels: setup ## build every distribution into dist/, that of packages/speedups where cargo is found
 	for package in $(MEMBERS:%=packages/%) .; do \

@@ -4,23 +4,16 @@ Each run starts a fresh server with a fresh data directory, drives it from a sec
 """
 
 import argparse
-import json
 import os
 import platform
-import statistics
 import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import rows
+from benchmarks import report, rows
 from benchmarks.generator import CannotDrive
-
-RESULTS = Path(__file__).parent / "results"
-UNITS = {"idle_memory": "kb_per_connection", rows.DEAD_WEBHOOK: "ratio"}
-"""What a row counts, if not things per second."""
-COSTS = ("server_cpu_us_each", "generator_cpu_us_each")
 
 
 def machine() -> dict[str, Any]:
@@ -44,25 +37,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="runs of each row; the median counts")
     parser.add_argument("-e", dest="settings", action="append", default=[], help="a setting of the server")
     args = parser.parse_args()
-    found: dict[str, Any] = {}
+    figures: list[report.Figure] = []
     for row in args.only:
         try:
             runs = [rows.run(row, quick=args.quick, settings=args.settings) for _ in range(args.runs)]
         except CannotDrive:
             print(f"{row:20} left out, it takes cargo", flush=True)
             continue
-        key = UNITS.get(row, "per_second")
-        median = statistics.median(run[key] for run in runs)
-        found[row] = {"median": round(median, 3), "unit": key, "runs": runs}
-        costs = "".join(
-            f"  {name} {runs[0].get(name, '-')}" for name in ("server_cpu_us_each", "generator_cpu_us_each")
-        )
-        print(f"{row:20} {median:12,.{2 if key == 'ratio' else 1}f} {key:18}{costs}", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    report = {"machine": machine(), "settings": args.settings, "quick": args.quick, "rows": found}
-    path = RESULTS / "latest.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"written to {path}")
+        figures.append(report.figure(row, runs))
+        print(f"{row:20} {figures[-1].median:14,.2f} {figures[-1].measure.unit}", flush=True)
+    report.show(figures)
+    facts = {"machine": machine(), "settings": args.settings, "quick": args.quick}
+    for path in report.write(figures, facts):
+        print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from triolet_protocol import _crypto
 IP_BIND_ADDRESS_NO_PORT = 24
 """Choose the port when it is known where to: ports are then shared between addresses. Source: linux/in.h."""
 POLL_S = 0.02
-_CLIENT_KEY = _crypto.public_key(bytes(range(32)))
+_CLIENT_KEY = _crypto.KeyPair(bytes(range(32))).public
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER on, for no time: closing sends RST."""
 

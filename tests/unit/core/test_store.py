@@ -1,5 +1,5 @@
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,14 +10,10 @@ import pytest
 from triolet_core import ChannelKey, StoreCorrupt, StoreFull, StoreLocked
 from triolet_core.config import MessageConfig, StoreConfig
 from triolet_core.model import Draft, Message
-from triolet_core.store import FILE_NAME, Sealer, Store, Work, _queries, open_store
+from triolet_core.store import FILE_NAME, NothingFollows, Sealer, Store, _queries, open_store
 from triolet_core.store import _keys as keys
 
 GROUP = ChannelKey("g", 2)
-
-
-async def ignore(batch: Sequence[Work]) -> None:
-    pass
 
 
 @asynccontextmanager
@@ -26,7 +22,7 @@ async def store_in(
 ) -> AsyncIterator[Store]:
     message = MessageConfig(dedupe=dedupe)
     async with open_store(
-        path, config or StoreConfig(), message, node=1, after_commit=ignore, clock_s=lambda: now
+        path, config or StoreConfig(), message, node=1, after_commit=NothingFollows(), clock_s=lambda: now
     ) as store:
         yield store
 
@@ -70,7 +66,7 @@ async def test_the_first_message_after_a_long_silence_gets_its_id(tmp_path: Path
     now = 1_700_000_000.0
 
     async with open_store(
-        tmp_path, StoreConfig(), MessageConfig(), node=1, after_commit=ignore, clock_s=lambda: now
+        tmp_path, StoreConfig(), MessageConfig(), node=1, after_commit=NothingFollows(), clock_s=lambda: now
     ) as store:
         [(first, _)] = await append(store, draft())
         now += 86_400

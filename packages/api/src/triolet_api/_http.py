@@ -9,6 +9,7 @@ nor a system call to wait for the next; what has to wait gets a task (`_connecti
 import select
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
@@ -44,7 +45,9 @@ class HttpLimits:
 class HttpServer:
     """Serves an application on a listening socket."""
 
-    def __init__(self, front: Front, limits: HttpLimits) -> None:
+    def __init__(self, front: Front, limits: HttpLimits, turn: AbstractContextManager[None]) -> None:
+        """`turn` is entered around what comes in at a time."""
+        self._turns = turn
         self.front = front
         self.limits = limits
         self.max_body_bytes = limits.max_body_bytes
@@ -110,10 +113,11 @@ class HttpServer:
         descriptor = self._epoll.fileno()
         while True:
             await trio.lowlevel.wait_readable(descriptor)
-            for number, events in poll(0, MOST_EVENTS):
-                connection = connections.get(number)
-                if connection is not None:
-                    connection.on_event(has_ended=bool(events & ends))
+            with self._turns:
+                for number, events in poll(0, MOST_EVENTS):
+                    connection = connections.get(number)
+                    if connection is not None:
+                        connection.on_event(has_ended=bool(events & ends))
 
     async def _accept(self, listener: trio.socket.SocketType) -> None:
         while True:

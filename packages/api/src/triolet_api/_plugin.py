@@ -54,7 +54,7 @@ async def _serve(context: PluginContext[ApiConfig], front: Front, listener: sock
         request_timeout_s=config.request_timeout,
         max_connections=config.max_connections,
     )
-    await HttpServer(front, limits).serve(listener, context.stopping, GRACE_S)
+    await HttpServer(front, limits, context.broker.turn).serve(listener, context.stopping, GRACE_S)
 
 
 async def _serve_hypercorn(context: PluginContext[ApiConfig], front: Front, listener: socket.socket) -> None:

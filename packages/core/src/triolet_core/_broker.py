@@ -31,7 +31,7 @@ from triolet_core.compat import Compat
 from triolet_core.config import ServerConfig
 from triolet_core.hooks import Hooks
 from triolet_core.model import ChannelKey
-from triolet_core.store import Store, Work, open_store
+from triolet_core.store import Store, Turn, Work, open_store
 
 R = TypeVar("R")
 
@@ -94,6 +94,14 @@ class Broker:
         """Wait until everything accepted is committed and handed to sessions and topics."""
         await self._store.writer.flush()
         await self._lanes.flush()
+
+    @property
+    def turn(self) -> Turn:
+        """For a task that serves many at a time: `with broker.turn:` around what takes sends, without an await in it.
+
+        What they bring is committed together at its end, acknowledged and delivered, if nothing has to wait for that.
+        """
+        return self._store.writer.turn
 
     async def settled(self, question: Callable[[], R], key: ChannelKey | None = None) -> R:
         """Call a function that reads messages or conversations, and return what it does.
@@ -162,7 +170,17 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         lanes = Lanes(presence, channels, hooks)
         streams = Streams(store, channels, presence, config.stream, clock_s)
         after_commit.connect(lanes, commits, streams)
-        messages = Messages(store, channels, hooks, compat, config.message, config.permission, clock_s)
+        messages = Messages(
+            store,
+            channels,
+            lanes,
+            hooks,
+            compat,
+            config.message,
+            config.permission,
+            clock_s,
+            patience_s=config.store.queue_timeout,
+        )
         conversations = Conversations(store, compat, config.conversation, clock_s)
         broker = Broker(
             config=config,
@@ -225,7 +243,22 @@ class _AfterCommit:
         self._commits = commits
         self._streams = streams
 
+    @property
+    def is_ready(self) -> bool:
+        return self._lanes is not None and self._lanes.has_room
+
     async def __call__(self, batch: Sequence[Work]) -> None:
+        deliveries = self._announce(batch)
+        if deliveries and self._lanes is not None:
+            await self._lanes.hand_over(deliveries)
+
+    def at_once(self, batch: Sequence[Work]) -> None:
+        deliveries = self._announce(batch)
+        if deliveries and self._lanes is not None:
+            self._lanes.hand_over_nowait(deliveries)
+
+    def _announce(self, batch: Sequence[Work]) -> list[Delivery]:
+        """Tell those who follow the log; returns what is to be delivered."""
         deliveries: list[Delivery] = []
         is_changed = False
         """Whether messages that are stored already were changed, too."""
@@ -236,10 +269,10 @@ class _AfterCommit:
                 if self._streams is not None:
                     for channel, client_msg_no in work.streams:
                         self._streams.begin(channel, client_msg_no)
-        if deliveries and self._lanes is not None and self._commits is not None:
+        if deliveries and self._commits is not None:
             stored = [message for delivery in deliveries for message in delivery.messages if message.seq]
             if stored:
                 self._commits.announce(stored)
             if is_changed:
                 self._commits.forget()
-            await self._lanes.hand_over(deliveries)
+        return deliveries

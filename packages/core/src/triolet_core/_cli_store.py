@@ -6,7 +6,7 @@ nothing else changes.
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import attrs
@@ -16,7 +16,7 @@ import trio
 
 from triolet_core.config import ServerConfig
 from triolet_core.errors import StoreCorrupt, StoreError
-from triolet_core.store import FILE_NAME, Store, Work, open_store
+from triolet_core.store import FILE_NAME, NothingFollows, Store, open_store
 from triolet_core.store import _keys as keys
 from triolet_core.store import _records as records
 
@@ -86,11 +86,10 @@ async def look(config: ServerConfig, question: Callable[[lmdb.Environment], R]) 
     if not (directory / FILE_NAME).exists():
         raise StoreError(f"there is no store in {directory}; it is made when a server starts")
 
-    async def ignore(batch: Sequence[Work]) -> None:
-        del batch
-
     outcome: R | lmdb.Error
-    async with open_store(directory, config.store, config.message, node=config.node.id, after_commit=ignore) as store:
+    async with open_store(
+        directory, config.store, config.message, node=config.node.id, after_commit=NothingFollows()
+    ) as store:
         outcome = await _ask(store, question)
     if isinstance(outcome, lmdb.Error):
         raise StoreCorrupt(f"{directory / FILE_NAME} is damaged: {outcome}") from outcome

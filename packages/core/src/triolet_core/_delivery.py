@@ -32,9 +32,13 @@ from triolet_core.session import Session
 LANES = 8
 LANE_BATCHES = 64
 """Batches that wait in a lane; when it is full the writer waits."""
+CROWDED = 8
+"""Batches in a lane at which senders to its groups are held back: the last member has a message soon after its sender
+has the acknowledgement, and the lane is never so full that the writer would wait."""
 SLICE = 1_000
 """Recipients between two checkpoints, or messages of all recipients if each gets several, so that a large group does
 not hold the loop."""
+_PAIRS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 MOST_COLLECTED = 16_000
 """Pushes collected before sessions are served, a bound on memory."""
 
@@ -139,7 +143,9 @@ class Lanes:
         ends = [trio.open_memory_channel[list[Delivery]](LANE_BATCHES) for _ in range(LANES)]
         self._senders = [send for send, _ in ends]
         self._receivers = [receive for _, receive in ends]
-        self._waiting = 0
+        self._loads = [0] * LANES
+        """Batches that each lane has or is serving."""
+        self._rooms = [trio.lowlevel.ParkingLot() for _ in range(LANES)]
         self._idle = trio.lowlevel.ParkingLot()
         self.delivered = 0
         self.offline = 0
@@ -148,8 +154,8 @@ class Lanes:
     async def run(self) -> None:
         """Serve every lane until cancelled."""
         async with trio.open_nursery() as nursery:
-            for receive in self._receivers:
-                nursery.start_soon(self._serve, receive)
+            for lane in range(LANES):
+                nursery.start_soon(self._serve, lane)
 
     async def hand_over(self, deliveries: Sequence[Delivery]) -> None:
         """Give committed messages to their lanes, in order; waits while a lane is full.
@@ -163,21 +169,73 @@ class Lanes:
                 continue
             by_lane.setdefault(hash(channel) % LANES, []).append(delivery)
         for lane, batch in by_lane.items():
-            self._waiting += 1
+            self._loads[lane] += 1
             await self._senders[lane].send(batch)
 
+    def is_crowded(self, channel: ChannelKey) -> bool:
+        """Whether so much of a channel is on its way that whoever sends to it has to wait, so that nobody else does."""
+        return channel.type not in _PAIRS and self._loads[hash(channel) % LANES] >= CROWDED
+
+    async def wait_for_room(self, channel: ChannelKey) -> None:
+        """Wait while a channel is crowded."""
+        while self.is_crowded(channel):
+            await self._rooms[hash(channel) % LANES].park()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether every lane takes a batch without waiting."""
+        return max(self._loads) < LANE_BATCHES
+
+    def hand_over_nowait(self, deliveries: Sequence[Delivery]) -> None:
+        """Give committed messages to their lanes, while those have room; but deliver those between two on the spot.
+
+        Where something waits in their lane they go behind it.
+        """
+        by_lane: dict[int, list[Delivery]] = {}
+        collected = _Collected()
+        for delivery in deliveries:
+            channel = delivery.messages[0].channel
+            is_pair = channel.type in _PAIRS and not delivery.to_uids
+            if is_pair and self._has_nobody(channel):
+                continue
+            lane = hash(channel) % LANES
+            if is_pair and not self._loads[lane] and lane not in by_lane:
+                self._collect(collected, channel, frozenset(ends_of(plain_channel(channel))), delivery)
+            else:
+                by_lane.setdefault(lane, []).append(delivery)
+        for lane, batch in by_lane.items():
+            self._loads[lane] += 1
+            self._senders[lane].send_nowait(batch)
+        try:
+            for messages, sessions in collected.groups():
+                self.delivered += type(sessions[0]).push_many(sessions, messages) * len(messages)
+        except Exception:  # as in a lane
+            self.failed += 1
+            self._log.exception("delivery failed")
+
+    def _collect(self, collected: _Collected, channel: ChannelKey, uids: frozenset[str], delivery: Delivery) -> None:
+        exclude, messages = delivery.exclude, delivery.messages
+        sessions = self._audiences.sessions(channel, uids)
+        if exclude is not None:
+            sessions = [session for session in sessions if session is not exclude]
+        collected.add(sessions, messages)
+        if self._hooks.offline_messages.has_subscribers:
+            for message in messages:
+                self._report_offline(message, uids)
+
     def _has_nobody(self, channel: ChannelKey) -> bool:
-        if channel.type not in (ChannelType.PERSON, ChannelType.AGENT) or self._hooks.offline_messages.has_subscribers:
+        if channel.type not in _PAIRS or self._hooks.offline_messages.has_subscribers:
             return False
         first, second = ends_of(plain_channel(channel))
         return not self._presence.sessions(first) and not self._presence.sessions(second)
 
     async def flush(self) -> None:
         """Wait until the lanes are empty."""
-        while self._waiting:
+        while any(self._loads):
             await self._idle.park()
 
-    async def _serve(self, receive: trio.MemoryReceiveChannel[list[Delivery]]) -> None:
+    async def _serve(self, lane: int) -> None:
+        receive = self._receivers[lane]
         async for batch in receive:
             taken, count = 1, _count(batch)
             try:
@@ -193,8 +251,10 @@ class Lanes:
             except Exception:  # foreign code (a session, a data source) must not end the lane
                 self.failed += 1
                 self._log.exception("delivery failed", messages=count)
-            self._waiting -= taken
-            if not self._waiting:
+            self._loads[lane] -= taken
+            if self._rooms[lane] and self._loads[lane] < CROWDED:
+                self._rooms[lane].unpark_all()
+            if not any(self._loads):
                 self._idle.unpark_all()
 
     async def _deliver(self, batch: Sequence[Delivery]) -> None:
@@ -206,13 +266,7 @@ class Lanes:
             except BackendError:
                 self.failed += len(messages)  # logged by the hook; the messages are stored and come by sync
                 continue
-            sessions = self._audiences.sessions(channel, uids)
-            if exclude is not None:
-                sessions = [session for session in sessions if session is not exclude]
-            collected.add(sessions, messages)
-            if self._hooks.offline_messages.has_subscribers:
-                for message in messages:
-                    self._report_offline(message, uids)
+            self._collect(collected, channel, uids, Delivery(messages, exclude, to_uids))
             if collected.count >= MOST_COLLECTED:
                 await self._push(collected)
                 collected = _Collected()

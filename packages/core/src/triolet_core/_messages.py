@@ -8,13 +8,14 @@ import trio
 
 from triolet_core import _permission, speedups
 from triolet_core._channels import Channels
+from triolet_core._delivery import CROWDED, Lanes
 from triolet_core._drafts import drafts_alike, is_plausible
 from triolet_core._facts import Facts
 from triolet_core._send_batch import Done, Judged, SendBatch
 from triolet_core._server_judge import ServerJudge
 from triolet_core.compat import Compat
 from triolet_core.config import MessageConfig, PermissionConfig
-from triolet_core.errors import BackendError, StoreClosed, StoreError
+from triolet_core.errors import BackendError, Overloaded, StoreClosed, StoreError
 from triolet_core.hooks import Hooks, SendRequest
 from triolet_core.model import (
     DUP,
@@ -52,14 +53,20 @@ class Messages:
         self,
         store: Store,
         channels: Channels,
+        lanes: Lanes,
         hooks: Hooks,
         compat: Compat,
         config: MessageConfig,
         permission: PermissionConfig,
         clock_s: Callable[[], float],
+        *,
+        patience_s: float,
     ) -> None:
+        """`patience_s` is how long a send waits for room in the delivery before it is refused as too much."""
         self._store = store
         self._channels = channels
+        self._lanes = lanes
+        self._patience_s = patience_s
         self._hooks = hooks
         self._compat = compat
         self._config = config
@@ -89,8 +96,16 @@ class Messages:
             each.more = more
             judged.append(each)
         self.refused += _refused_among(judged)
+        await self._wait_for_room(judged)
         batch = SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget)
         await self._store.writer.enqueue(batch)
+
+    async def _wait_for_room(self, judged: Sequence[Judged]) -> None:
+        for channel in {each.channel for each in judged if self._lanes.is_crowded(each.channel)}:
+            with trio.move_on_after(self._patience_s) as scope:
+                await self._lanes.wait_for_room(channel)
+            if scope.cancelled_caught:
+                raise Overloaded("the delivery to a group", CROWDED)
 
     def submit_nowait(self, sender: Device, drafts: Sequence[Draft], done: Done, exclude: Session | None) -> None:
         """As `submit`, for drafts of a client about whose channels everything is known, which is what usually holds.
@@ -107,6 +122,8 @@ class Messages:
             each = self._judge_nowait(sender, draft, verdicts)
             each.more = more
             judged.append(each)
+            if self._lanes.is_crowded(each.channel):
+                raise trio.WouldBlock
         self._store.writer.enqueue_nowait(SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget))
         self.refused += _refused_among(judged)
 
@@ -119,7 +136,7 @@ class Messages:
         judged = []
         for draft in drafts:
             one = self._server_judge.judge(uid, draft) if is_plausible(draft, self._config.max_payload_bytes) else None
-            if one is None:
+            if one is None or self._lanes.is_crowded(one.channel):
                 return False
             judged.append(one)
         batch = SendBatch(uid, judged, done, None, forget=self._channels.forget)

@@ -69,7 +69,7 @@ class Gateway:
         """Who takes nothing more until less waits for the store."""
         self.draining: set[HasPending] = set()
         """Who has bytes that wait for somebody to read."""
-        self.reactor = Reactor()
+        self.reactor = Reactor(context.broker.turn)
         self.keys = Keys()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()

@@ -36,7 +36,7 @@ GOOD_BYE_S = 10.0
 """How long a client that said good-bye waits for its last SENDACKs."""
 BATCHES_AT_ONCE = 16
 """After so many of one client others have their turn."""
-_NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
+NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
 _NOBODY = Device(uid="")
 Step = Callable[[], Awaitable[None]]
 Done = Callable[[list[Receipt]], None]
@@ -162,7 +162,7 @@ class Intake(Traffic, ABC):
         self.outbox.use_text()
         if self.gateway.config.disable_jsonrpc:
             self.gateway.counters.protocol_errors_total += 1
-            self.end(_NO_JSON)
+            self.end(NO_JSON)
             return False
         self.connection = wire.JsonConnection(
             self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write

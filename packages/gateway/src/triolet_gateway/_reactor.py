@@ -11,6 +11,8 @@ their turn. Everything is level-triggered: what is not read now is reported agai
 """
 
 import select
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import trio
@@ -36,7 +38,9 @@ class Connection(Protocol):
 class Reactor:
     """Calls connections whose sockets are ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: AbstractContextManager[None]) -> None:
+        """`turn` is entered around what comes in at a time."""
+        self._turns = turn
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
 
@@ -72,12 +76,21 @@ class Reactor:
             self._epoll.close()
 
     async def _turn(self) -> None:
-        """Serve all that are ready. A checkpoint only where there is much to read."""
+        """Serve all that are ready, and let what they sent be committed. A checkpoint only if there is much."""
+        ready = iter(self._epoll.poll(0, _MOST_EVENTS))
+        while True:
+            with self._turns:
+                if not self._serve(ready):
+                    return
+            await trio.lowlevel.checkpoint()
+
+    def _serve(self, ready: Iterator[tuple[int, int]]) -> bool:
+        """Serve until much is read; False if nobody is left."""
         read = 0
-        for descriptor, events in self._epoll.poll(0, _MOST_EVENTS):
+        for descriptor, events in ready:
             connection = self._connections.get(descriptor)
             if connection is not None:
                 read += connection.on_ready(events)
             if read >= TURN_BYTES:
-                read = 0
-                await trio.lowlevel.checkpoint()
+                return True
+        return False

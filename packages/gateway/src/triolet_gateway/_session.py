@@ -151,9 +151,13 @@ class ClientSession(Intake):
         """Give frames that are counted to the outbox. False if it is full: the client reads too slowly and is left."""
         if self.outbox.write(frames):
             return True
+        self.leave_slow()
+        return False
+
+    def leave_slow(self) -> None:
+        """Leave a client that reads too slowly."""
         if not self._closing:
             self._closing = True
             self.gateway.counters.slow_consumers_total += 1
             self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
         self.outbox.abort()
-        return False

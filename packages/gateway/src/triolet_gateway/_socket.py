@@ -149,6 +149,11 @@ class SocketConnection:
                 return
         self._kept = None
 
+    def pause(self) -> None:
+        """Read nothing more until `resume`."""
+        if not self.is_closed:
+            self._watch(self._interest & ~READABLE)
+
     def resume(self) -> None:
         """Go on where the session had to wait."""
         if not self.is_closed:

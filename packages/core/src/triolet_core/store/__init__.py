@@ -23,7 +23,7 @@ from triolet_core.store._journal import Journal, decode_rows, open_journal
 from triolet_core.store._records import FORMAT
 from triolet_core.store._scan import is_whole
 from triolet_core.store._sealer import CEILING, Sealer
-from triolet_core.store._writer import AfterCommit, Work, Writer
+from triolet_core.store._writer import AfterCommit, NothingFollows, Turn, Work, Writer
 
 R = TypeVar("R")
 
@@ -313,4 +313,4 @@ def _fill(dedupe: _dedupe.DedupeWindow, env: lmdb.Environment, now: float) -> No
     dedupe.commit()
 
 
-__all__ = ["FILE_NAME", "Sealer", "Store", "Work", "Writer", "open_store"]
+__all__ = ["FILE_NAME", "NothingFollows", "Sealer", "Store", "Turn", "Work", "Writer", "open_store"]

@@ -102,15 +102,42 @@ class Backlog:
             StoreFull: There is no room, in the journal or for LMDB behind it; nothing is written then.
         """
         body = encode_rows(rows)
+        self._check_room(body)
+        if self.is_quick and self._fits_at_once(body):
+            self._journal.append(body)
+        else:
+            await trio.to_thread.run_sync(self._journal.append, body, limiter=self._appending)
+        self._note(rows, channels, len(body))
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the disk is so fast that the loop may wait for it."""
+        return self._journal.write_s <= _AT_ONCE_S
+
+    def add_now(self, rows: Sequence[Row], channels: Iterable[ChannelKey]) -> bool:
+        """Do as `add` without waiting; False, and nothing is written, if there is too much for that.
+
+        Raises:
+            StoreFull: As in `add`.
+        """
+        body = encode_rows(rows)
+        self._check_room(body)
+        if not self._fits_at_once(body):
+            return False
+        self._journal.append(body)
+        self._note(rows, channels, len(body))
+        return True
+
+    def _check_room(self, body: bytes) -> None:
         waiting = self._newest.size + (0 if self._leaving is None else self._leaving.size)
         if (waiting + len(body)) * _ROOM_FACTOR + _LEAST_ROOM > self._room:
             raise StoreFull("little space is left for the store (store.mapSize, or the disk)")
-        journal = self._journal
-        if len(body) <= _AT_ONCE and journal.write_s <= _AT_ONCE_S and journal.fits_at_once(body):
-            journal.append(body)
-        else:
-            await trio.to_thread.run_sync(journal.append, body, limiter=self._appending)
-        self._newest.add(rows, channels, len(body), journal.number)
+
+    def _fits_at_once(self, body: bytes) -> bool:
+        return len(body) <= _AT_ONCE and self._journal.fits_at_once(body)
+
+    def _note(self, rows: Sequence[Row], channels: Iterable[ChannelKey], size: int) -> None:
+        self._newest.add(rows, channels, size, self._journal.number)
         self._filled.set()
         if self._newest.size >= MUCH:
             self._much.set()

@@ -20,6 +20,8 @@ from triolet_core.store._backlog import Backlog
 from triolet_core.store._sealer import Sealer
 
 R = TypeVar("R")
+_MOST_AT_ONCE = 256
+"""Messages that are committed on the spot at most; more have the writer's task to themselves, and others a turn."""
 
 
 class Work(Protocol):
@@ -40,11 +42,48 @@ class Work(Protocol):
 
 
 class AfterCommit(Protocol):
-    """Called on the loop with each committed batch, in commit order; waiting here slows the senders down."""
+    """Called on the loop with each committed batch, in commit order."""
 
     async def __call__(self, batch: Sequence[Work]) -> None:
-        """Hand the batch on."""
+        """Hand the batch on; waiting here slows the senders down."""
         ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `at_once` may be called now."""
+        ...
+
+    def at_once(self, batch: Sequence[Work]) -> None:
+        """Hand the batch on without waiting."""
+        ...
+
+
+class NothingFollows:
+    """What follows a commit where nobody wants to know."""
+
+    is_ready = True
+
+    async def __call__(self, batch: Sequence[Work]) -> None:
+        """Go on."""
+
+    def at_once(self, batch: Sequence[Work]) -> None:
+        """Go on."""
+
+
+class Turn:
+    """While it is entered, what is queued waits for its end, and is then committed on the spot if nothing has to wait.
+
+    That takes two passes of the scheduler from each message that comes alone.
+    """
+
+    def __init__(self, writer: "Writer") -> None:
+        self._writer = writer
+
+    def __enter__(self) -> None:
+        self._writer.begin_turn()
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.end_turn()
 
 
 @attrs.define(eq=False)
@@ -97,6 +136,10 @@ class Writer:
         self._limiter = trio.CapacityLimiter(1)
         self._log = structlog.get_logger("store")
         self._is_busy = False
+        self._turns = 0
+        self._follow: AfterCommit = NothingFollows()
+        self._broken: Exception | None = None
+        self.turn = Turn(self)
         self.is_closed = False
         self.is_full = False
         """Whether the last commit found no space."""
@@ -141,7 +184,18 @@ class Writer:
             raise StoreClosed("the store is closed")
         self._queue.append(work)
         self._weight += work.weight
-        self._wake.set()
+        if not self._turns:
+            self._wake.set()
+
+    def begin_turn(self) -> None:
+        """See `Turn`."""
+        self._turns += 1
+
+    def end_turn(self) -> None:
+        """See `Turn`."""
+        self._turns -= 1
+        if self._queue and not self._turns and not self._commit_now():
+            self._wake.set()
 
     async def change(self, function: Callable[[Sealer], R], *, after: Callable[[], None] | None = None) -> R:
         """Run a function in a write transaction and return its result once that is durable.
@@ -165,9 +219,12 @@ class Writer:
 
     async def run(self, after_commit: AfterCommit, *, task_status: trio.TaskStatus[None]) -> None:
         """Commit for ever. When cancelled, what is under way is finished and the rest fails with StoreClosed."""
+        self._follow = after_commit
         task_status.started()
         try:
             while True:
+                if self._broken is not None:
+                    raise self._broken
                 if not self._queue:
                     self._idle.unpark_all()
                     self._wake = trio.Event()
@@ -177,7 +234,10 @@ class Writer:
                 self._is_busy = True
                 try:
                     await self._commit(batch)
-                    await after_commit(batch)
+                    if after_commit.is_ready and sum(work.weight for work in batch) <= _MOST_AT_ONCE:
+                        after_commit.at_once(batch)
+                    else:
+                        await after_commit(batch)
                 finally:
                     self._is_busy = False
         finally:
@@ -201,6 +261,48 @@ class Writer:
             self._room.unpark_all()
         return batch
 
+    def _commit_now(self) -> bool:
+        """Commit what is queued, if that takes no waiting; False, and nothing is changed, if it may."""
+        if self._is_busy or self.is_full or self._weight > _MOST_AT_ONCE or not self._backlog.is_quick:
+            return False
+        if self.is_closed or not self._follow.is_ready:
+            return False
+        batch = self._take()
+        self._is_busy = True
+        try:
+            if not self._journal_now(batch):
+                self._queue.extendleft(reversed(batch))
+                self._weight += sum(work.weight for work in batch)
+                return False
+            if self._broken is None:
+                for work in batch:
+                    self._finish(work, None)
+                self._follow.at_once(batch)
+        finally:
+            self._is_busy = False
+        self._idle.unpark_all()
+        return not self._queue
+
+    def _journal_now(self, batch: list[Work]) -> bool:
+        """As `_journal`, if the record can be written on the spot."""
+        sealer = self._sealer
+        if not self._run(batch):
+            return False
+        try:
+            is_done = not sealer.rows or self._backlog.add_now(sealer.rows, sealer.touched)
+        except StoreFull:
+            is_done = False
+        except Exception as exc:  # whether the batch is on disk is unknown: nobody is told anything, the server stops
+            self._broken = exc
+            self._wake.set()
+            return True
+        if not is_done:
+            sealer.rollback()
+            return False
+        sealer.commit()
+        self.commits += 1
+        return True
+
     async def _commit(self, batch: list[Work]) -> None:
         if not self.is_full and await self._journal(batch):
             for work in batch:
@@ -216,12 +318,7 @@ class Writer:
     async def _journal(self, batch: list[Work]) -> bool:
         """Run a batch without a transaction; False, and nothing is changed, if that cannot be done."""
         sealer = self._sealer
-        try:
-            sealer.begin(None)
-            for work in batch:
-                work.run(sealer)
-        except Exception:  # whatever it is comes again, or not, in the transaction
-            sealer.rollback()
+        if not self._run(batch):
             return False
         try:
             if sealer.rows:
@@ -231,6 +328,18 @@ class Writer:
             return False
         sealer.commit()
         self.commits += 1
+        return True
+
+    def _run(self, batch: list[Work]) -> bool:
+        """Run a batch without a transaction; False if it needs one."""
+        sealer = self._sealer
+        try:
+            sealer.begin(None)
+            for work in batch:
+                work.run(sealer)
+        except Exception:  # whatever it is comes again, or not, in the transaction
+            sealer.rollback()
+            return False
         return True
 
     async def _transact(self, batch: list[Work]) -> list[Exception | None]:
