@@ -142,7 +142,7 @@ async def _finish(gateway: Gateway, pool: Pool | None, context: PluginContext[Ga
     with trio.move_on_after(context.grace_left() * SHARE_OF_GRACE):
         await context.broker.flush()
         if pool is not None:
-            pool.drain()
+            await pool.drain()
         while gateway.draining:  # noqa: ASYNC110  # rare, bounded
             await trio.sleep(0.01)
 

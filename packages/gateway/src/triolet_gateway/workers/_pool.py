@@ -45,10 +45,11 @@ class Pool:
             raise OSError("there is no worker")
         min(workers, key=lambda worker: len(worker.sessions)).serve(sock, peer, kind)
 
-    def drain(self) -> None:
-        """Make what waits for clients part of what the gateway waits for."""
-        for worker in self._workers:
-            worker.drain()
+    async def drain(self) -> None:
+        """Wait until nothing waits for any client."""
+        async with trio.open_nursery() as nursery:
+            for worker in self._workers:
+                nursery.start_soon(worker.drain)
 
     def reload(self) -> None:
         """Have every worker read the certificate again."""

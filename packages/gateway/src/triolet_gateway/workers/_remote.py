@@ -84,7 +84,7 @@ class RemoteConnection:
         """Order a frame.
 
         Raises:
-            LocalProtocolError: A server has no such frame for a session to send.
+            LocalProtocolError: A session sends no such frame, or none holds it.
         """
         number = self._number
         match frame:
@@ -100,7 +100,10 @@ class RemoteConnection:
                 order = orders.SendDisconnect(number, frame.reason_code, frame.reason)
             case _:
                 raise wire.LocalProtocolError(f"a session sends no {type(frame).__name__}")
-        return orders.encode(order)
+        try:
+            return orders.encode(order)
+        except (UnicodeEncodeError, OverflowError) as exc:
+            raise wire.LocalProtocolError(f"a {type(frame).__name__} holds what no frame does") from exc
 
     def encode_recvs(self, recvs: Sequence[wire.RecvFields], *, apart: bool = False) -> list[bytes]:
         """Order RECVs."""

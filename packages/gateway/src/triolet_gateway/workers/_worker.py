@@ -21,7 +21,7 @@ class Worker:
         self._gateway = gateway
         self._log = gateway.log.bind(worker=number)
         self._pending_there = 0
-        self._is_draining = False
+        self._drained = trio.Event()
         self.link = link
         self.sessions: dict[int, RemoteSession] = {}
         self.is_ready = False
@@ -54,11 +54,10 @@ class Worker:
         self.sessions[number] = session
         session.open()
 
-    def drain(self) -> None:
-        """Have the worker say when nothing waits for its clients; it is among the draining until then."""
-        self._is_draining = True
-        self._gateway.draining.add(self)
+    async def drain(self) -> None:
+        """Wait until nothing waits for its clients, or it is gone."""
         self.link.put(orders.encode(orders.Drain()))
+        await self._drained.wait()
 
     # --- in
 
@@ -85,8 +84,8 @@ class Worker:
             case reports.Ready():
                 self.is_ready = True
             case reports.Drained():
-                self._is_draining = False
                 self._gateway.draining.discard(self)
+                self._drained.set()
             case reports.Trouble():
                 self._log.warning(report.text, problem=report.problem)
             case _:
@@ -114,7 +113,7 @@ class Worker:
         self._pending_there = report.pending
         if report.pending:
             self._gateway.draining.add(self)
-        elif not self._is_draining:
+        else:
             self._gateway.draining.discard(self)
         for number, bytes_in, bytes_out, pings, pending in report.connections:
             session = self.sessions.get(number)
@@ -135,6 +134,7 @@ class Worker:
     def lose(self) -> int:
         """The process is gone, its sessions end; returns how many."""
         self.is_ready = False
+        self._drained.set()
         self._gateway.draining.discard(self)
         lost = tuple(self.sessions.values())
         self.sessions.clear()
