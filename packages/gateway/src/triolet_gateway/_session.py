@@ -121,7 +121,7 @@ class ClientSession(Intake):
             self.gateway.retrying.discard(self)
         if due:
             self.gateway.counters.repeats_total += len(due)
-            recvs = recvs_of(due, self.device.uid)
+            recvs = recvs_of(due, self.device.uid, flags=wire.DUP if self.gateway.config.retry_sets_dup else 0)
             frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
             self._send(frames, packets=len(due))
 
