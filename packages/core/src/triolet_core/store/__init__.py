@@ -114,8 +114,11 @@ async def open_store(
     node: int,
     after_commit: AfterCommit,
     clock_s: Callable[[], float] = time.time,
+    cache_count: int = 100_000,
 ) -> AsyncIterator[Store]:
     """Open the store in `directory`, which is made if need be; closing it commits what is queued.
+
+    The ends of up to `cache_count` channels are kept in memory.
 
     Raises:
         StoreLocked: Another process holds it.
@@ -131,7 +134,7 @@ async def open_store(
             dedupe = _dedupe.DedupeWindow(message.dedupe, message.dedupe_entries)
             ids = IdSource(node, lambda: int(clock_s() * 1000), first_tick=_first_tick(env, clock_s))
             backlog = Backlog(env, journal)
-            sealer = Sealer(env, ids, dedupe, clock_s, channel_is_kept=backlog.holds)
+            sealer = Sealer(env, ids, dedupe, clock_s, channel_is_kept=backlog.holds, most_tails=cache_count)
             writer = Writer(
                 env,
                 sealer,

@@ -24,8 +24,6 @@ from triolet_core.store._tables import (
 )
 
 CEILING = "id ceiling"
-_MAX_TAILS = 200_000
-"""Channel ends kept in memory (about 200 bytes each); when full they are forgotten and read again."""
 
 
 class NeedsTransaction(Exception):
@@ -55,12 +53,15 @@ class Sealer:
         clock_s: Callable[[], float],
         *,
         channel_is_kept: Callable[[ChannelKey], bool],
+        most_tails: int,
     ) -> None:
+        """Ends of up to `most_tails` channels are kept (300 bytes each); then they are read again."""
         self.ids = ids
         self._env = env
         self._dedupe = dedupe
         self._clock_s = clock_s
         self._channel_is_kept = channel_is_kept
+        self._most_tails = most_tails
         self._tails: dict[ChannelKey, Tail] = {}
         self._touched: dict[ChannelKey, Tail] = {}
         self._txn: lmdb.Transaction | None = None
@@ -99,7 +100,7 @@ class Sealer:
         """Keep what was sealed: it is durable."""
         if self._new_ceiling is not None:
             self.ids.ceiling = self._new_ceiling
-        if len(self._tails) + len(self._touched) > _MAX_TAILS:
+        if len(self._tails) + len(self._touched) > self._most_tails:
             self._tails = {key: tail for key, tail in self._tails.items() if self._channel_is_kept(key)}
         self._tails.update(self._touched)
         self._touched.clear()
