@@ -93,27 +93,22 @@ async def test_who_leaves_without_a_word_is_owed_nothing(tmp_path: Path, monkeyp
 
 
 @KINDS
-@pytest.mark.parametrize("method", ["_on_batch", "_acknowledge", "retry", "expire"])
-async def test_an_error_wherever_a_session_is_called_ends_that_connection_only(
-    tmp_path: Path, kind: str, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+async def test_an_error_in_what_the_reactor_calls_ends_that_connection_only(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the reactor, the writer, the repeater and the wheel; logged once with its number, and counted."""
-    settings = {"retry_interval": 0.1, "retry_scan_interval": 0.05, "conn_idle_time": 2.0}
-    async with server_in(tmp_path, **settings) as server, client(server, kind) as ann, client(server, kind) as bob:
+    """Logged once with its number, and counted; `test_bounds` has what others call."""
+    async with server_in(tmp_path) as server, client(server, kind) as ann, client(server, kind) as bob:
         await bob.connect("bob")
         await ann.connect("ann")
-        original = getattr(ClientSession, method)
+        original = ClientSession._on_batch
 
         def fail(session: ClientSession, *args: Any) -> Any:
             if session.device.uid == "ann":
                 raise RuntimeError("a bug")
             return original(session, *args)
 
-        monkeypatch.setattr(ClientSession, method, fail)
-        if method == "retry":
-            await server.broker.messages.send(Device(uid="bob", is_server=True), Draft("ann", 1, b"x"))
-        elif method != "expire":
-            await ann.send_raw(ann.message("bob"))
+        monkeypatch.setattr(ClientSession, "_on_batch", fail)
+        await ann.send_raw(ann.message("bob"))
         async with trio.open_nursery() as nursery:
 
             async def stay() -> None:
