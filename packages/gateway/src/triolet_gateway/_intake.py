@@ -143,6 +143,7 @@ class Intake(Traffic, ABC):
             return False
         self._has_begun = True
         if not is_json:
+            self.one_packet_per_write = False  # where a packet ends can be seen
             return True
         self.outbox.use_text()
         if self.gateway.config.disable_jsonrpc:
