@@ -14,7 +14,7 @@ import trio.testing
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.websocket import BINARY, frame, open_raw
-from tests.wkclient import client
+from tests.wkclient import client, let_logins_wait
 from triolet_core import ConnectRequest, Device, Draft, Receipt, Server
 from triolet_gateway._session import ClientSession
 
@@ -93,7 +93,7 @@ async def test_who_leaves_without_a_word_is_owed_nothing(tmp_path: Path, monkeyp
 
 
 @KINDS
-@pytest.mark.parametrize("method", ["_on_batch", "_acknowledge", "retry", "expire"])
+@pytest.mark.parametrize("method", ["_on_batch", "acknowledge", "retry", "expire"])
 async def test_an_error_wherever_a_session_is_called_ends_that_connection_only(
     tmp_path: Path, kind: str, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,14 +138,14 @@ async def test_a_client_that_waits_for_its_login_holds_up_nobody(
 ) -> None:
     """Its socket is not read meanwhile; what it sent behind its CONNECT is taken afterwards."""
     async with server_in(tmp_path) as server, client(server, kind) as slow, client(server, kind) as quick:
-        authenticate, may_go_on = server.broker.users.authenticate, trio.Event()
+        authenticate, may_go_on = server.broker.users.authenticate_nowait, trio.Event()
 
         async def wait(request: ConnectRequest) -> Any:
             if request.uid == "slow":
                 await may_go_on.wait()
-            return await authenticate(request)
+            return authenticate(request)
 
-        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        let_logins_wait(monkeypatch, server, wait)
         connect = slow.connection.connect(
             uid="slow", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
         )
@@ -164,14 +164,14 @@ async def test_a_client_that_leaves_during_its_login_is_never_online(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with server_in(tmp_path, login_timeout=0.5) as server, client(server) as ann:
-        started, may_go_on, authenticate = trio.Event(), trio.Event(), server.broker.users.authenticate
+        started, may_go_on, authenticate = trio.Event(), trio.Event(), server.broker.users.authenticate_nowait
 
         async def wait(request: ConnectRequest) -> Any:
             started.set()
             await may_go_on.wait()
-            return await authenticate(request)
+            return authenticate(request)
 
-        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        let_logins_wait(monkeypatch, server, wait)
         await ann.send_raw(
             ann.connection.connect(
                 uid="ann", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
