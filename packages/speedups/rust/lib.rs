@@ -10,6 +10,7 @@ mod peer;
 mod read;
 mod request;
 mod send;
+mod websocket;
 mod write;
 
 use pyo3::prelude::*;
@@ -31,9 +32,11 @@ mod _native {
     #[pymodule_export]
     use crate::send::send_recvs;
     #[pymodule_export]
+    use crate::websocket::{read_messages, write_messages};
+    #[pymodule_export]
     use crate::write::{write_recvs, write_sendacks};
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 3;
+    const INTERFACE: u32 = 4;
 }

@@ -1,8 +1,8 @@
 """What comes in from one client: bytes to packets, packets to the broker; and when the next bytes may come.
 
-Nothing here waits. What has to (a login, sends whose facts must be read or whose queue is full) is a step for a task
-that is started for it; until its steps are done the session is paused, and so it is while too much of what it sent
-waits for the store. Its transport does not read then, until `Outbox.resume` is called.
+Nothing here waits. What has to (sends whose facts must be read or whose queue is full, a login about which somebody
+is asked) is a step for a task that is started for it; until its steps are done the session is paused, and so it is
+while too much of what it sent waits for the store. Its transport does not read then, until `Outbox.resume` is called.
 """
 
 import uuid
@@ -20,7 +20,7 @@ from triolet_core import Device, Draft, Overloaded, ReasonCode, Receipt, StoreCl
 from triolet_gateway._admission import Peer
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._guard import crash
-from triolet_gateway._login import log_in
+from triolet_gateway._login import Login, log_in, log_in_nowait
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic
@@ -143,6 +143,7 @@ class Intake(Traffic, ABC):
             return False
         self._has_begun = True
         if not is_json:
+            self.one_packet_per_write = False  # where a packet ends can be seen
             return True
         self.outbox.use_text()
         if self.gateway.config.disable_jsonrpc:
@@ -225,7 +226,7 @@ class Intake(Traffic, ABC):
         for event in batch.events:
             match event:
                 case wire.ConnectReceived():
-                    self._later(partial(self._login, event.connect))
+                    self._on_connect(event.connect)
                 case wire.SubReceived():
                     self._later(partial(self._on_sub, event.sub))
                 case wire.AnswerReady():
@@ -247,9 +248,20 @@ class Intake(Traffic, ABC):
             self.gateway.log.debug("bad request", connection_id=self.connection_id, detail=event.error)
         self._send([event.answer])
 
+    def _on_connect(self, connect: wire.Connect) -> None:
+        """Let the client in or turn it away, at once if nobody has to be waited for."""
+        try:
+            login = log_in_nowait(self.gateway, self.connection, connect, self.connection_id)
+        except trio.WouldBlock:
+            self._later(partial(self._login, connect))
+        else:
+            self._on_login(login)
+
     async def _login(self, connect: wire.Connect) -> None:
+        self._on_login(await log_in(self.gateway, self.connection, connect, self.connection_id))
+
+    def _on_login(self, login: Login) -> None:
         gateway = self.gateway
-        login = await log_in(gateway, self.connection, connect, self.connection_id)
         if login.device is None:
             self.end(login.answer)
             return

@@ -11,6 +11,8 @@ from typing import Protocol
 from triolet_protocol import _frames as frames
 from triolet_protocol._crypto import SessionKeys
 from triolet_protocol._errors import PayloadError
+from triolet_protocol._messages import read_messages as read_messages
+from triolet_protocol._messages import write_messages as write_messages
 from triolet_protocol._numbers import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, ReasonCode
 from triolet_protocol._varint import encode_length
 
