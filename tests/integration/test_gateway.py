@@ -21,13 +21,15 @@ from triolet_core import ChannelInfo, ChannelKey, Device, Draft, Event, Server, 
 from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 from triolet_gateway import GatewayConfig
 
+DEFAULTS: dict[str, Any] = {}
+"""Settings of every server that a test does not set itself."""
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 
 
 @asynccontextmanager
 async def server_in(path: Path, *, auth: bool = False, **gateway: Any) -> AsyncIterator[Server]:
     config = ServerConfig()
-    section = GatewayConfig(**{"tcp_addr": "127.0.0.1:0", "ws_addr": "127.0.0.1:0", **gateway})
+    section = GatewayConfig(**{"tcp_addr": "127.0.0.1:0", "ws_addr": "127.0.0.1:0", **DEFAULTS, **gateway})
     config = attrs.evolve(
         config,
         node=attrs.evolve(config.node, data_dir=str(path)),

@@ -13,23 +13,30 @@ Peer = tuple[str, int]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Admission:
+class Proxies:
+    """The peers that speak for others and may name them."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._networks = networks("gateway.proxyFrom", config.proxy_from)
+        self._trusts_unix = UNIX in config.proxy_from
+
+    def is_proxy(self, host: str) -> bool:
+        """Whether a peer is one of them."""
+        if not self._networks or host == UNIX:
+            return host == UNIX and self._trusts_unix
+        address = ipaddress.ip_address(host.partition("%")[0])
+        return any(address in network for network in self._networks)
+
+
+class Admission(Proxies):
     """Counts the connections that are open, from their first byte to the end of their socket."""
 
     def __init__(self, config: GatewayConfig, broker: Broker) -> None:
+        super().__init__(config)
         self._config = config
         self._broker = broker
-        self._proxies = networks("gateway.proxyFrom", config.proxy_from)
-        self._trusts_unix = UNIX in config.proxy_from
         self._by_host: dict[str, int] = {}
         self.count = 0
-
-    def is_proxy(self, host: str) -> bool:
-        """Whether a peer speaks for others and may name them."""
-        if not self._proxies or host == UNIX:
-            return host == UNIX and self._trusts_unix
-        address = ipaddress.ip_address(host.partition("%")[0])
-        return any(address in network for network in self._proxies)
 
     def enter(self, host: str) -> bool:
         """Count a new connection in; False if it is one too many, or blocked."""
@@ -85,7 +92,7 @@ def networks(key: str, texts: Sequence[str]) -> tuple[Network, ...]:
         raise ConfigError(key, f"{exc}; write addresses, networks such as 10.0.0.0/8, or {UNIX}") from exc
 
 
-def client_of(headers: Sequence[tuple[bytes, bytes]], admission: Admission) -> str | None:
+def client_of(headers: Sequence[tuple[bytes, bytes]], proxies: Proxies) -> str | None:
     """Return the client that a trusted HTTP proxy names: the last address of the way that is no proxy of ours.
 
     Source: wire-protocol.md, section 1.1; X-Forwarded-For before X-Real-IP.
@@ -101,6 +108,6 @@ def client_of(headers: Sequence[tuple[bytes, bytes]], admission: Admission) -> s
             client = str(ipaddress.ip_address(text.strip()))
         except ValueError:
             return client
-        if not admission.is_proxy(client):
+        if not proxies.is_proxy(client):
             return client
     return client

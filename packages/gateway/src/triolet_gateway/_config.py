@@ -16,6 +16,12 @@ class GatewayConfig:
     wss_addr: str = setting("", key="wssAddr", doc="WebSocket with TLS; empty: off")
     cert_file: str = setting("", key="wssConfig.certFile", doc="certificate chain (PEM) of both; read again on SIGHUP")
     key_file: str = setting("", key="wssConfig.keyFile", doc="its private key (PEM)")
+    workers: int = setting(
+        0, ge=0, le=64, doc="processes that do sockets and encryption, for more cores; 0: the server's own does"
+    )
+    worker_bytes: Bytes = setting(
+        Bytes(64 << 20), gt=0, doc="bytes that may wait on their way to one worker; beyond, its clients are closed"
+    )
     proxy_from: tuple[str, ...] = setting(
         (), doc="addresses, networks or `unix`: balancers whose PROXY header, or X-Forwarded-For, names the client"
     )

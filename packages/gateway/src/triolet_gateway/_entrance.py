@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import triolet_protocol as wire
-from triolet_gateway._session import ClientSession
+from triolet_gateway._config import GatewayConfig
+from triolet_gateway._served import Served
 
 HANDSHAKE_BYTES = 32768
 """What TLS and HTTP may take before the first packet, beside `gateway.maxLoginBytes`."""
@@ -15,12 +16,19 @@ class Entrance:
     __slots__ = ("_budget", "_is_announced", "_needs_header", "_send", "_session", "_waiting")
 
     def __init__(
-        self, session: ClientSession, send: Callable[[bytes], bool], *, is_announced: bool, needs_header: bool
+        self,
+        session: Served,
+        config: GatewayConfig,
+        send: Callable[[bytes], bool],
+        *,
+        is_announced: bool,
+        needs_header: bool,
     ) -> None:
         """Take the first bytes of a connection.
 
         Args:
             session: Whose peer is renamed.
+            config: The bound.
             send: Sends to the socket.
             is_announced: No header is expected, and one that comes is passed on.
             needs_header: One that does not come ends the connection. An HTTP proxy sends none and names the client in
@@ -28,7 +36,7 @@ class Entrance:
         """
         self._session = session
         self._send = send
-        self._budget = session.gateway.config.max_login_bytes + HANDSHAKE_BYTES
+        self._budget = config.max_login_bytes + HANDSHAKE_BYTES
         self._is_announced = is_announced
         self._needs_header = needs_header
         self._waiting = b""
@@ -62,8 +70,7 @@ class Entrance:
                 return b""
             client, used = found
         if client is not None:
-            session.gateway.rename(session.peer[0], client[0])
-            session.peer = client
+            session.rename(client)
         self._is_announced, self._waiting = True, b""
         return waiting[used:]
 

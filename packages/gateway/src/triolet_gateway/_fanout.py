@@ -2,21 +2,44 @@
 
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
 from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelKey, ChannelType, peer_of, plain_channel
+from triolet_gateway._outbox import Outbox
+from triolet_gateway._served import ServerEnd
 from triolet_gateway._unacked import Unacked, bytes_of, runs_of
 
 if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession
 
 
+Sent = tuple[Sequence[int], Sequence[tuple[int, Sequence[bytes]]]]
+"""(bytes of the frames of each session, what is still to be written, by the number of its session)."""
 SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 """Channels that each of two ends sees under the name of the other."""
+
+
+class Receiver(Protocol):
+    """A session that is delivered to."""
+
+    @property
+    def connection(self) -> ServerEnd:
+        """Its protocol."""
+        ...
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where it writes."""
+        ...
+
+    @property
+    def one_packet_per_write(self) -> bool:
+        """Whether packets are not to be joined."""
+        ...
 
 
 def recvs_of(messages: Sequence[Message], uid: str, *, flags: int = 0) -> list[wire.RecvFields]:
@@ -51,7 +74,7 @@ def push_alike(
     config = gateway.config
     size = bytes_of(messages)
     runs = runs_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
-    sizes, left = _send(sessions, recvs)
+    sizes, left = sessions[0].send_alike(sessions, recvs)
     for session, length in zip(sessions, sizes, strict=True):
         session.out_messages += count
         session.out_message_bytes += size
@@ -69,10 +92,8 @@ def push_alike(
     return len(sessions) - sum([not sessions[number].write_counted(frames) for number, frames in left])
 
 
-def _send(
-    sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields]
-) -> tuple[Sequence[int], Sequence[tuple[int, Sequence[bytes]]]]:
-    """Encode messages and send them where nothing waits; returns the length for each session, and what is left."""
+def send_alike(sessions: Sequence[Receiver], recvs: Sequence[wire.RecvFields]) -> Sent:
+    """Encode messages and send them where nothing waits, to sessions of one protocol and transport."""
     first = sessions[0].connection
     if isinstance(first, wire.JsonConnection):
         texts = first.encode_recvs(recvs)  # not encrypted, hence the same for all
@@ -85,7 +106,7 @@ def _send(
     return sizes, [(number, [frames]) for number, frames in left]
 
 
-def frame_of(event: Event, connection: wire.Connection | wire.JsonConnection, limit: int) -> bytes | None:
+def frame_of(event: Event, connection: ServerEnd, limit: int) -> bytes | None:
     """Return the frame of an event, None if none holds it or it would be longer than clients read."""
     try:
         frame = connection.send(wire.EventFrame(event.id, event.type, event.timestamp, event.data))

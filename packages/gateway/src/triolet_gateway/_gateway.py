@@ -1,8 +1,6 @@
 """What the connections of one gateway share: the broker, the settings, the clock wheel, the counters."""
 
 import math
-import os
-import string
 from collections.abc import Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -14,21 +12,16 @@ from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
 from triolet_gateway._config import GatewayConfig
+from triolet_gateway._keys import Keys
 from triolet_gateway._rates import Rates
 from triolet_gateway._reactor import Reactor
 from triolet_gateway._streams import StreamWriters
-from triolet_protocol import KeyPair, Limits, RemoteProtocolError
+from triolet_protocol import Limits, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from triolet_gateway._outbox import Outbox
+    from triolet_gateway._outbox import HasPending
     from triolet_gateway._session import ClientSession
 
-SALT_LENGTH = 16
-_LETTERS = (string.ascii_letters + string.digits).encode()
-_FAIR = 256 - 256 % len(_LETTERS)
-"""Random bytes from this on are left out: they would make some letters likelier."""
-_LETTER_OF = bytes(_LETTERS[byte % len(_LETTERS)] for byte in range(256))
-_UNFAIR = bytes(range(_FAIR, 256))
 SESSIONS_AT_ONCE = 1000
 """After so many sessions that are looked at others have their turn."""
 
@@ -46,6 +39,7 @@ class Counters:
     crashes_total: int = 0
     slow_consumers_total: int = 0
     idle_closed_total: int = 0
+    workers_lost_total: int = 0
     sends_total: int = 0
     sendacks_total: int = 0
     receives_total: int = 0
@@ -73,9 +67,10 @@ class Gateway:
         """Payloads that wait for their SENDACK."""
         self.held: set[ClientSession] = set()
         """Who takes nothing more until less waits for the store."""
-        self.draining: set[Outbox] = set()
-        """Who has bytes that its client does not take."""
+        self.draining: set[HasPending] = set()
+        """Who has bytes that wait for somebody to read."""
         self.reactor = Reactor(context.broker.turn)
+        self.keys = Keys()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
@@ -83,7 +78,6 @@ class Gateway:
         self.node_id = context.broker.config.node.id
         self._nursery = nursery
         self._ids = count(1)
-        self._key_pair: KeyPair | None = None
         self._buckets: dict[int, set[ClientSession]] = {}
 
     def start_soon(self, function: Any, *args: object) -> None:
@@ -93,23 +87,6 @@ class Gateway:
     def new_connection_id(self) -> int:
         """Return the number of a new connection."""
         return next(self._ids)
-
-    def salt(self) -> bytes:
-        """Return 16 random letters and digits."""
-        found = b""
-        while len(found) < SALT_LENGTH:
-            found += os.urandom(2 * SALT_LENGTH).translate(_LETTER_OF, _UNFAIR)
-        return found[:SALT_LENGTH]
-
-    def key_pair(self) -> KeyPair:
-        """Return our half of a key agreement.
-
-        Making one takes as long as the rest of the agreement, so logins of the same second share it; then it is
-        dropped. Each connection still has keys of its own, since each client brings a fresh half.
-        """
-        if self._key_pair is None:
-            self._key_pair = KeyPair(os.urandom(32))
-        return self._key_pair
 
     # --- admission
 
@@ -176,7 +153,7 @@ class Gateway:
         last = math.floor(trio.current_time())
         while True:
             await trio.sleep(1)
-            self._key_pair = None
+            self.keys.forget()
             now = math.floor(trio.current_time())
             for second in range(last + 1, now + 1):
                 for number, session in enumerate(self._buckets.pop(second, ()), 1):

@@ -22,6 +22,7 @@ from triolet_gateway._gateway import Gateway
 from triolet_gateway._guard import crash
 from triolet_gateway._login import Login, log_in, log_in_nowait
 from triolet_gateway._outbox import Outbox
+from triolet_gateway._served import ServerEnd
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic
 from triolet_gateway._unacked import Unacked
@@ -35,7 +36,7 @@ GOOD_BYE_S = 10.0
 """How long a client that said good-bye waits for its last SENDACKs."""
 BATCHES_AT_ONCE = 16
 """After so many of one client others have their turn."""
-_NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
+NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
 _NOBODY = Device(uid="")
 Step = Callable[[], Awaitable[None]]
 Done = Callable[[list[Receipt]], None]
@@ -74,7 +75,7 @@ class Intake(Traffic, ABC):
         self.outbox = outbox
         self.peer = peer
         self.one_packet_per_write = one_packet_per_write
-        self.connection: wire.Connection | wire.JsonConnection = wire.Connection(wire.Role.SERVER, gateway.limits)
+        self.connection: ServerEnd = wire.Connection(wire.Role.SERVER, gateway.limits)
         self.connection_id = gateway.new_connection_id()
         self.device = _NOBODY
         self.started_at = self.last_activity = trio.current_time()
@@ -118,6 +119,20 @@ class Intake(Traffic, ABC):
     def _send(self, frames: Sequence[bytes], *, packets: int = 0) -> bool:
         """Send frames in one write; `packets` is how many they hold if some are joined."""
 
+    @property
+    def speaks_for_others(self) -> bool:
+        """Whether the peer is a proxy that may name its client."""
+        return self.gateway.admission.is_proxy(self.peer[0])
+
+    def rename(self, client: Peer) -> None:
+        """Take a proxy's word for whom it speaks.
+
+        Raises:
+            RemoteProtocolError: That client may not connect.
+        """
+        self.gateway.rename(self.peer[0], client[0])
+        self.peer = client
+
     # --- bytes
 
     def take(self, data: bytes) -> None:
@@ -148,7 +163,7 @@ class Intake(Traffic, ABC):
         self.outbox.use_text()
         if self.gateway.config.disable_jsonrpc:
             self.gateway.counters.protocol_errors_total += 1
-            self.end(_NO_JSON)
+            self.end(NO_JSON)
             return False
         self.connection = wire.JsonConnection(
             self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write

@@ -6,6 +6,8 @@ import triolet_protocol as wire
 from triolet_core import ConnectRequest, Device, DeviceLevel, ReasonCode
 from triolet_core.model import MAX_ID_BYTES
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._keys import salt
+from triolet_gateway._served import ServerEnd
 
 
 @attrs.frozen
@@ -18,10 +20,7 @@ class Login:
     detail: str = ""
 
 
-Conversation = wire.Connection | wire.JsonConnection
-
-
-def log_in_nowait(gateway: Gateway, connection: Conversation, connect: wire.Connect, connection_id: int) -> Login:
+def log_in_nowait(gateway: Gateway, connection: ServerEnd, connect: wire.Connect, connection_id: int) -> Login:
     """Decide about a CONNECT; the connection is READY or CLOSED afterwards.
 
     Raises:
@@ -31,7 +30,7 @@ def log_in_nowait(gateway: Gateway, connection: Conversation, connect: wire.Conn
     return _tell(gateway, _answer(gateway, connection, connect, verdict), connect, connection_id)
 
 
-async def log_in(gateway: Gateway, connection: Conversation, connect: wire.Connect, connection_id: int) -> Login:
+async def log_in(gateway: Gateway, connection: ServerEnd, connect: wire.Connect, connection_id: int) -> Login:
     """Decide as `log_in_nowait` does, and wait for whoever has to be."""
     users, request = gateway.broker.users, _request_of(connect)
     revision = users.revision(connect.uid)
@@ -60,7 +59,7 @@ def _tell(gateway: Gateway, login: Login, connect: wire.Connect, connection_id: 
 
 
 def _answer(
-    gateway: Gateway, connection: Conversation, connect: wire.Connect, verdict: tuple[ReasonCode, DeviceLevel]
+    gateway: Gateway, connection: ServerEnd, connect: wire.Connect, verdict: tuple[ReasonCode, DeviceLevel]
 ) -> Login:
     reason, level = verdict
     if len(connect.device_id.encode()) > MAX_ID_BYTES:  # it is kept for as long as the connection
@@ -73,8 +72,8 @@ def _answer(
         return Login(None, connection.reject(reason), int(reason))
     try:
         answer = connection.accept(
-            gateway.key_pair(),
-            gateway.salt(),
+            gateway.keys.pair(),
+            salt(),
             time_diff_ms=_fit(int(gateway.broker.clock_s() * 1000) - connect.client_timestamp),
             node_id=gateway.node_id,
             encrypt=not gateway.config.disable_encryption,

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class Outbox(Protocol):
+class HasPending(Protocol):
+    """Whoever has bytes that wait."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait."""
+        ...
+
+
+class Outbox(HasPending, Protocol):
     """Where a session writes. Bounded: what does not fit is refused, and the session ends."""
 
     def use_text(self) -> None:
@@ -13,11 +22,6 @@ class Outbox(Protocol):
 
     def write(self, frames: Sequence[bytes]) -> bool:
         """Send frames, in order; empty ones are none. Returns False if they do not fit or the connection is gone."""
-        ...
-
-    @property
-    def pending(self) -> int:
-        """Bytes that wait."""
         ...
 
     @property

@@ -15,6 +15,7 @@ from triolet_gateway import _listen, _transports
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._tls import Certificates
+from triolet_gateway.workers import KINDS, Pool
 from triolet_protocol import is_compiled
 
 SHARE_OF_GRACE = 0.5
@@ -45,8 +46,9 @@ async def run(
         context.log.info("hot path chosen", compiled=is_compiled())
         context.broker.metrics.add_source("gateway", gateway.statistics)
         context.broker.metrics.add_compatible("gateway", gateway.compatible_statistics)
+        pool = Pool(gateway) if gateway.config.workers else None
         async with trio.open_nursery() as listeners:
-            kinds = await _listen_on_all(gateway, listeners)
+            kinds = await _listen_on_all(gateway, pool, listeners, connections)
             connections.start_soon(gateway.reactor.run)
             connections.start_soon(gateway.turn_wheel)
             connections.start_soon(gateway.retry_forever)
@@ -57,13 +59,18 @@ async def run(
             for kind in kinds:
                 context.broker.endpoints.pop(kind, None)
             listeners.cancel_scope.cancel()
-        await _finish(gateway, context)
+        await _finish(gateway, pool, context)
         connections.cancel_scope.cancel()
 
 
-async def _listen_on_all(gateway: Gateway, listeners: trio.Nursery) -> list[str]:
-    """Open every listener; returns their names among the endpoints."""
-    wanted = await _wanted(gateway, listeners)
+async def _listen_on_all(
+    gateway: Gateway, pool: Pool | None, listeners: trio.Nursery, connections: trio.Nursery
+) -> list[str]:
+    """Open every listener; returns their names among the endpoints. Workers serve before anybody connects."""
+    wanted = await _wanted(gateway, pool, listeners)
+    if pool is not None:
+        await connections.start(pool.run)
+        wanted = [attrs.evolve(each, serve=pool.serve(KINDS[each.kind])) for each in wanted]
     handed_over = _listen.inherited(os.environ, os.getpid())
     kinds = []
     for each in wanted:
@@ -92,7 +99,7 @@ def _claim(listener: _Listener, handed_over: dict[str, socket.socket]) -> socket
     return None
 
 
-async def _wanted(gateway: Gateway, listeners: trio.Nursery) -> list[_Listener]:
+async def _wanted(gateway: Gateway, pool: Pool | None, listeners: trio.Nursery) -> list[_Listener]:
     config = gateway.config
     wss_addr = _SWITCH.get(config.wss_addr.lower(), config.wss_addr)
     wanted = [
@@ -102,7 +109,11 @@ async def _wanted(gateway: Gateway, listeners: trio.Nursery) -> list[_Listener]:
     if not (config.tls_addr or wss_addr):
         return wanted
     certificates = await trio.to_thread.run_sync(Certificates, config.cert_file, config.key_file)
-    listeners.start_soon(certificates.reload_on_signal, gateway.log)
+    also = []
+    if pool is not None:
+        pool.has_tls = True
+        also.append(pool.reload)
+    listeners.start_soon(certificates.reload_on_signal, gateway.log, *also)
     return [
         *wanted,
         _Listener("tls", "tlsAddr", config.tls_addr, partial(_transports.serve_tcp, certificates=certificates)),
@@ -126,10 +137,12 @@ async def _accept(gateway: Gateway, listener: socket.socket, serve: _listen.Serv
         _listen.close(listener, is_ours=is_ours)
 
 
-async def _finish(gateway: Gateway, context: PluginContext[GatewayConfig]) -> None:
+async def _finish(gateway: Gateway, pool: Pool | None, context: PluginContext[GatewayConfig]) -> None:
     """Let what is submitted be stored and acknowledged, and outboxes run empty."""
     with trio.move_on_after(context.grace_left() * SHARE_OF_GRACE):
         await context.broker.flush()
+        if pool is not None:
+            await pool.drain()
         while gateway.draining:  # noqa: ASYNC110  # rare, bounded
             await trio.sleep(0.01)
 

@@ -8,7 +8,7 @@ import trio
 import triolet_protocol as wire
 from triolet_core import Event, Message
 from triolet_core.session import ConnectionStatistics
-from triolet_gateway._fanout import SEES_PEER, frame_of, push_alike, recvs_of
+from triolet_gateway._fanout import SEES_PEER, Sent, frame_of, push_alike, recvs_of, send_alike
 from triolet_gateway._guard import guarded
 from triolet_gateway._intake import Intake
 from triolet_gateway._traffic import statistics_of
@@ -89,16 +89,26 @@ class ClientSession(Intake):
         if len(sessions) == 1 or any(message.channel.type in SEES_PEER for message in messages):
             return sum([session.push(messages) for session in sessions])
         senders = {message.sender for message in messages}
-        alike: defaultdict[tuple[type, bool], list[ClientSession]] = defaultdict(list)
+        alike: defaultdict[object, list[ClientSession]] = defaultdict(list)
         taken = 0
         for session in sessions:
             if session.device.uid in senders:
                 taken += session.push(messages)
             elif not session._closing:
-                alike[type(session.connection), session.one_packet_per_write].append(session)
+                alike[session.audience].append(session)
         for group in alike.values():
             taken += push_alike(group, recvs_of(messages, group[0].device.uid), messages)
         return taken
+
+    @property
+    def audience(self) -> object:
+        """Whatever is equal for sessions that can be sent the same messages together."""
+        return type(self.connection), self.one_packet_per_write
+
+    @staticmethod
+    def send_alike(sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields]) -> Sent:
+        """Encode messages and send them where nothing waits, to sessions of one audience."""
+        return send_alike(sessions, recvs)
 
     def push_event(self, event: Event) -> bool:
         """Send an event to a client that can read it."""
@@ -141,9 +151,13 @@ class ClientSession(Intake):
         """Give frames that are counted to the outbox. False if it is full: the client reads too slowly and is left."""
         if self.outbox.write(frames):
             return True
+        self.leave_slow()
+        return False
+
+    def leave_slow(self) -> None:
+        """Leave a client that reads too slowly."""
         if not self._closing:
             self._closing = True
             self.gateway.counters.slow_consumers_total += 1
             self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
         self.outbox.abort()
-        return False

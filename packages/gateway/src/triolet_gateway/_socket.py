@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVarTuple
 
 import triolet_protocol as wire
-from triolet_gateway._admission import Peer
-from triolet_gateway._gateway import Gateway
 from triolet_gateway._reactor import READ_BYTES, READABLE, WRITABLE
-from triolet_gateway._session import ClientSession
+from triolet_gateway._served import Served, Surroundings
 
 
 class Layer(Protocol):
@@ -58,7 +56,8 @@ class SocketConnection:
         "session",
     )
 
-    def __init__(self, gateway: Gateway, sock: socket.socket, peer: Peer, *, one_packet_per_write: bool) -> None:
+    def __init__(self, gateway: Surroundings, sock: socket.socket) -> None:
+        """Whoever makes it sets `session` before `open`."""
         self._gateway = gateway
         self._socket = sock
         self._interest = 0
@@ -66,7 +65,7 @@ class SocketConnection:
         self._kept: Iterator[bytes] | None = None
         self._pending: bytearray | None = None
         self._is_aborted = self._is_finished = False
-        self.session = ClientSession(gateway, self, peer, one_packet_per_write=one_packet_per_write)
+        self.session: Served
 
     def open(self, layers: Layers = ()) -> None:
         """Begin to read.
@@ -149,6 +148,11 @@ class SocketConnection:
             if session.is_paused or session.is_closing:
                 return
         self._kept = None
+
+    def pause(self) -> None:
+        """Read nothing more until `resume`."""
+        if not self.is_closed:
+            self._watch(self._interest & ~READABLE)
 
     def resume(self) -> None:
         """Go on where the session had to wait."""

@@ -50,8 +50,11 @@ class Certificates:
         """
         self.context = await trio.to_thread.run_sync(self._load)
 
-    async def reload_on_signal(self, log: Any) -> None:
-        """Reload with each SIGHUP. Outside of the main thread no signal can be received: returns at once."""
+    async def reload_on_signal(self, log: Any, *also: Callable[[], None]) -> None:
+        """Reload with each SIGHUP, and call `also` when that went well.
+
+        Outside of the main thread no signal can be received: returns at once.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
@@ -62,6 +65,8 @@ class Certificates:
                     log.error("certificate kept", problem=str(exc))
                 else:
                     log.info("certificate reloaded")
+                    for each in also:
+                        each()
 
 
 class Tls:

@@ -12,8 +12,8 @@ from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
 import triolet_protocol as wire
-from triolet_gateway._admission import client_of
-from triolet_gateway._session import ClientSession
+from triolet_gateway._admission import Proxies, client_of
+from triolet_gateway._served import Served
 from triolet_protocol import websocket as frames
 
 PACKETS_PER_MESSAGE = 5
@@ -24,10 +24,25 @@ _END_OF_HEAD = b"\r\n\r\n"
 class WebSocket:
     """The layer of WebSocket, above TLS or the socket."""
 
-    __slots__ = ("_close_code", "_head", "_is_over", "_is_text", "_parts", "_reader", "_send", "_session")
+    __slots__ = (
+        "_close_code",
+        "_head",
+        "_is_over",
+        "_is_text",
+        "_largest",
+        "_parts",
+        "_proxies",
+        "_reader",
+        "_send",
+        "_session",
+    )
 
-    def __init__(self, session: ClientSession, send: Callable[[Sequence[bytes]], bool]) -> None:
+    def __init__(
+        self, session: Served, proxies: Proxies, send: Callable[[Sequence[bytes]], bool], *, max_frame_size: int
+    ) -> None:
         self._session = session
+        self._proxies = proxies
+        self._largest = PACKETS_PER_MESSAGE * (max_frame_size + 8)
         self._send = send
         self._head = b""
         self._parts: list[bytes] = []
@@ -99,18 +114,15 @@ class WebSocket:
             if isinstance(event, Request):
                 self._rename(event)
                 self._send([handshake.send(AcceptConnection())])
-                largest = PACKETS_PER_MESSAGE * (self._session.gateway.config.max_frame_size + 8)
-                self._reader = frames.FrameReader(largest)
+                self._reader = frames.FrameReader(self._largest)
         return rest
 
     def _rename(self, request: Request) -> None:
         """Take the word of a proxy of ours for whom it speaks."""
         session = self._session
-        host, gateway = session.peer[0], session.gateway
-        client = client_of(request.extra_headers, gateway.admission) if gateway.admission.is_proxy(host) else None
+        client = client_of(request.extra_headers, self._proxies) if session.speaks_for_others else None
         if client is not None:
-            gateway.rename(host, client)
-            session.peer = (client, 0)
+            session.rename((client, 0))
 
     def write(self, messages: Sequence[bytes]) -> bool:
         """Send texts, or a message of each packet in bytes, in one call."""

@@ -1,0 +1,42 @@
+"""What the server brings to key agreements: its half, and the salt."""
+
+import os
+import string
+
+from triolet_protocol import KeyPair
+
+SALT_LENGTH = 16
+_LETTERS = (string.ascii_letters + string.digits).encode()
+_FAIR = 256 - 256 % len(_LETTERS)
+"""Random bytes from this on are left out: they would make some letters likelier."""
+_LETTER_OF = bytes(_LETTERS[byte % len(_LETTERS)] for byte in range(256))
+_UNFAIR = bytes(range(_FAIR, 256))
+
+
+def salt() -> bytes:
+    """Return 16 random letters and digits."""
+    found = b""
+    while len(found) < SALT_LENGTH:
+        found += os.urandom(2 * SALT_LENGTH).translate(_LETTER_OF, _UNFAIR)
+    return found[:SALT_LENGTH]
+
+
+class Keys:
+    """Our half of key agreements.
+
+    Making one takes as long as the rest of the agreement, so logins of the same second share it; then it is dropped.
+    Each connection still has keys of its own, since each client brings a fresh half.
+    """
+
+    def __init__(self) -> None:
+        self._pair: KeyPair | None = None
+
+    def pair(self) -> KeyPair:
+        """Return the half of this second."""
+        if self._pair is None:
+            self._pair = KeyPair(os.urandom(32))
+        return self._pair
+
+    def forget(self) -> None:
+        """Drop it: the second is over."""
+        self._pair = None

@@ -1,0 +1,8 @@
+"""python -m triolet_gateway.workers DESCRIPTOR: a worker, started by the core with its end of the link."""
+
+import sys
+
+from triolet_gateway.workers._process import main
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
