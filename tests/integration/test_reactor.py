@@ -14,7 +14,7 @@ import trio.testing
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.websocket import BINARY, frame, open_raw
-from tests.wkclient import client
+from tests.wkclient import client, let_logins_wait
 from triolet_core import ConnectRequest, Device, Draft, Receipt, Server
 from triolet_gateway._session import ClientSession
 
@@ -133,14 +133,14 @@ async def test_a_client_that_waits_for_its_login_holds_up_nobody(
 ) -> None:
     """Its socket is not read meanwhile; what it sent behind its CONNECT is taken afterwards."""
     async with server_in(tmp_path) as server, client(server, kind) as slow, client(server, kind) as quick:
-        authenticate, may_go_on = server.broker.users.authenticate, trio.Event()
+        authenticate, may_go_on = server.broker.users.authenticate_nowait, trio.Event()
 
         async def wait(request: ConnectRequest) -> Any:
             if request.uid == "slow":
                 await may_go_on.wait()
-            return await authenticate(request)
+            return authenticate(request)
 
-        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        let_logins_wait(monkeypatch, server, wait)
         connect = slow.connection.connect(
             uid="slow", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
         )
@@ -159,14 +159,14 @@ async def test_a_client_that_leaves_during_its_login_is_never_online(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with server_in(tmp_path, login_timeout=0.5) as server, client(server) as ann:
-        started, may_go_on, authenticate = trio.Event(), trio.Event(), server.broker.users.authenticate
+        started, may_go_on, authenticate = trio.Event(), trio.Event(), server.broker.users.authenticate_nowait
 
         async def wait(request: ConnectRequest) -> Any:
             started.set()
             await may_go_on.wait()
-            return await authenticate(request)
+            return authenticate(request)
 
-        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        let_logins_wait(monkeypatch, server, wait)
         await ann.send_raw(
             ann.connection.connect(
                 uid="ann", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
