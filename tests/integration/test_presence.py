@@ -12,6 +12,7 @@ import trio
 
 import triolet_gateway
 import triolet_protocol as wire
+from tests.integration.test_gateway import DEFAULTS
 from tests.jsonclient import JsonClient, json_client
 from tests.wkclient import Client, client
 from triolet_core import ReasonCode, Server, ServerConfig, open_server
@@ -28,7 +29,7 @@ async def server_in(path: Path, **presence: Any) -> AsyncIterator[Server]:
         config,
         node=attrs.evolve(config.node, data_dir=str(path)),
         presence=PresenceConfig(**{"watch": "anybody", "interval": Seconds(0.001), **presence}),
-        sections={"gateway": GatewayConfig(tcp_addr="127.0.0.1:0", ws_addr="127.0.0.1:0")},
+        sections={"gateway": GatewayConfig(tcp_addr="127.0.0.1:0", ws_addr="127.0.0.1:0", **DEFAULTS)},
     )
     with trio.fail_after(30):
         async with open_server(config, plugins=[triolet_gateway.plugin]) as server:
