@@ -173,6 +173,7 @@ class Sealer:
         Returns:
             (message, is_new) per draft; a repeat inside the dedupe window gives the first message and False.
         """
+        self._wait_for_window()
         tail = self.tail(key)
         fresh: list[Message] = []
         answers: list[tuple[Message, bool]] = []
@@ -191,6 +192,13 @@ class Sealer:
         if fresh:
             self.emit(AppendMessages(tail.slot, tail.number, fresh))
         return answers
+
+    def _wait_for_window(self) -> None:
+        """Let nothing be sent before it is known what was; that is waited for in the thread of a transaction only."""
+        if self._dedupe.is_on and not self._dedupe.is_ready:
+            if self._txn is None:
+                raise NeedsTransaction
+            self._dedupe.wait_ready()
 
     def _repeat(self, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]) -> Message | None:
         if not (self._dedupe.is_on and draft.client_msg_no):
