@@ -265,7 +265,7 @@ class Writer:
         """Commit what is queued, if that takes no waiting; False, and nothing is changed, if it may."""
         if self._is_busy or self.is_full or self._weight > _MOST_AT_ONCE or not self._backlog.is_quick:
             return False
-        if self.is_closed or not self._follow.is_ready:
+        if self.is_closed or self._broken is not None or not self._follow.is_ready:
             return False
         batch = self._take()
         self._is_busy = True
