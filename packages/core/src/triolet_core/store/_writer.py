@@ -233,7 +233,8 @@ class Writer:
                 batch = self._take()
                 self._is_busy = True
                 try:
-                    await self._commit(batch)
+                    with trio.CancelScope(shield=True):  # only threads are waited for, which end by themselves
+                        await self._commit(batch)
                     if after_commit.is_ready and sum(work.weight for work in batch) <= _MOST_AT_ONCE:
                         after_commit.at_once(batch)
                     else:
