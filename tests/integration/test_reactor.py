@@ -15,7 +15,8 @@ import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.websocket import BINARY, frame, open_raw
 from tests.wkclient import client, let_logins_wait
-from triolet_core import ConnectRequest, Device, Draft, Receipt, Server
+from triolet_core import ChannelKey, ConnectRequest, Device, Draft, Receipt, Server
+from triolet_core.hooks import WatchRequest
 from triolet_gateway._session import ClientSession
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
@@ -231,6 +232,30 @@ async def test_connections_that_are_gone_leave_nothing_behind(tmp_path: Path) ->
         assert [each for bucket in gateway._buckets.values() for each in bucket] == [session]
         assert not gateway.draining
         assert not gateway.held
+
+
+async def test_who_is_gone_joins_no_channel(tmp_path: Path) -> None:
+    """What waited behind something slow when its connection ended is not done any more: no guest is left behind."""
+    asked, answered = trio.Event(), trio.Event()
+
+    async def answer(_: WatchRequest) -> list[str]:
+        asked.set()
+        await answered.wait()
+        return []
+
+    async with server_in(tmp_path) as server, client(server) as ann:
+        with server.broker.hooks.authorize_watch.responder("contacts", answer, on_failure=None):
+            await ann.connect("ann")
+            [session] = server.broker.presence.sessions("ann")
+            assert isinstance(session, ClientSession)
+            subs = [wire.Sub(0, "1", name, 7, 0, "") for name in ("presence:bob", "d")]
+            await ann.send_raw(b"".join(map(ann.connection.send, subs)))
+            await asked.wait()
+            session.give_up()
+            await wait_until(lambda: not server.broker.metrics.values()["gateway_open_sockets"])
+            answered.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not server.broker.channels.has_temp_members(ChannelKey("d", 7))
 
 
 @KINDS

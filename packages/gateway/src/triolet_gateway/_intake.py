@@ -320,6 +320,8 @@ class Intake(Traffic, ABC):
             await self.gateway.broker.commands.confirm(self.device.uid, message_id)
 
     async def _on_sub(self, sub: wire.Sub) -> None:
+        if self._has_ended:  # nobody would take it out of the channel again
+            return
         if self._subscriptions is None:
             gateway = self.gateway
             self._subscriptions = Subscriptions(gateway.broker, self._as_session(), gateway.config.subscriptions)
