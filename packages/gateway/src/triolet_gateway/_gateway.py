@@ -13,6 +13,7 @@ import trio
 from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
+from triolet_gateway._arrivals import Arrivals
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._rates import Rates
 from triolet_gateway._reactor import Reactor
@@ -75,7 +76,8 @@ class Gateway:
         """Who takes nothing more until less waits for the store."""
         self.draining: set[Outbox] = set()
         """Who has bytes that its client does not take."""
-        self.reactor = Reactor(context.broker.turn)
+        self.arrivals = Arrivals(context.broker.turn)
+        self.reactor = Reactor(self.arrivals)
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()
