@@ -17,6 +17,7 @@ from tests.websocket import BINARY, frame, open_raw
 from tests.wkclient import Client, client, let_logins_wait
 from triolet_core import ConnectRequest, Device, Draft, Receipt, Server
 from triolet_gateway._session import ClientSession
+from triolet_gateway._socket import SocketConnection
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 
@@ -345,3 +346,21 @@ async def test_an_error_while_logins_are_answered_ends_that_connection_only(
         await ann.wait_closed()
         await bob.ping()
         assert server.broker.metrics.values()["gateway_crashes_total"] == 1
+
+
+@KINDS
+async def test_what_is_sent_does_not_wait_for_acknowledgements_of_tcp(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP_NODELAY, which an accepted socket has from its listener."""
+    found: list[int] = []
+    opened = SocketConnection.open
+
+    def look(connection: SocketConnection, *args: Any) -> None:
+        found.append(connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        opened(connection, *args)
+
+    monkeypatch.setattr(SocketConnection, "open", look)
+    async with server_in(tmp_path) as server, client(server, kind) as ann:
+        await ann.connect("ann")
+    assert found == [1]
