@@ -14,10 +14,11 @@ import trio.testing
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.websocket import BINARY, frame, open_raw
-from tests.wkclient import client, let_logins_wait
+from tests.wkclient import Client, client, let_logins_wait
 from triolet_core import ChannelKey, ConnectRequest, Device, Draft, Receipt, Server
 from triolet_core.hooks import WatchRequest
 from triolet_gateway._session import ClientSession
+from triolet_gateway._socket import SocketConnection
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 
@@ -324,3 +325,62 @@ async def test_a_client_is_heard_again_after_its_bytes_were_taken(tmp_path: Path
         assert [recv.message_seq for recv in received] == list(range(1, 41))
         await bob.ping()
         assert server.broker.metrics.values()["gateway_outbox_bytes"] == 0
+
+
+def greeting(device: Client, uid: str) -> bytes:
+    return device.connection.connect(
+        uid=uid, token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
+    )
+
+
+@KINDS
+async def test_what_comes_behind_a_connect_is_taken_after_its_answer(tmp_path: Path, kind: str) -> None:
+    """Also where it makes the session wait: it is not read meanwhile, and goes on afterwards."""
+    async with server_in(tmp_path, in_flight=1) as server, client(server, kind) as ann, client(server, kind) as bob:
+        for device, uid in ((ann, "ann"), (bob, "bob")):
+            await device.send_raw(greeting(device, uid) + b"\x70")
+        for device in (ann, bob):
+            assert (await device.wait_for(wire.ConnAckReceived)).connack.reason_code == 1
+            await device.wait_for(wire.PongReceived)
+        for seq in (1, 2, 3):
+            await ann.send_raw(ann.message("bob"))
+            assert (await ann.wait_for(wire.SendAckReceived)).sendack.client_seq == seq
+
+
+@KINDS
+async def test_an_error_while_logins_are_answered_ends_that_connection_only(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are answered together."""
+    async with server_in(tmp_path) as server, client(server, kind) as ann, client(server, kind) as bob:
+        register = server.broker.presence.register
+
+        def fail(session: Any) -> None:
+            if session.device.uid == "ann":
+                raise RuntimeError("a bug")
+            register(session)
+
+        monkeypatch.setattr(server.broker.presence, "register", fail)
+        await ann.send_raw(greeting(ann, "ann"))
+        assert await bob.connect("bob") == 1
+        await ann.wait_closed()
+        await bob.ping()
+        assert server.broker.metrics.values()["gateway_crashes_total"] == 1
+
+
+@KINDS
+async def test_what_is_sent_does_not_wait_for_acknowledgements_of_tcp(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP_NODELAY, which an accepted socket has from its listener."""
+    found: list[int] = []
+    opened = SocketConnection.open
+
+    def look(connection: SocketConnection, *args: Any) -> None:
+        found.append(connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        opened(connection, *args)
+
+    monkeypatch.setattr(SocketConnection, "open", look)
+    async with server_in(tmp_path) as server, client(server, kind) as ann:
+        await ann.connect("ann")
+    assert found == [1]

@@ -264,13 +264,27 @@ class Intake(Traffic, ABC):
         self._send([event.answer])
 
     def _on_connect(self, connect: wire.Connect) -> None:
-        """Let the client in or turn it away, at once if nobody has to be waited for."""
+        """Let the client in or turn it away, at the end of this turn if there is one and nobody has to be asked."""
+        keeps_bytes = isinstance(self.connection, wire.Connection)
+        if keeps_bytes and self.gateway.arrivals.takes(self._as_session(), connect):
+            return
+        login = self.decide(connect)
+        if login is not None:
+            self._on_login(login)
+
+    def decide(self, connect: wire.Connect) -> Login | None:
+        """Decide about a login; None if somebody has to be asked, which is begun."""
         try:
-            login = log_in_nowait(self.gateway, self.connection, connect, self.connection_id)
+            return log_in_nowait(self.gateway, self.connection, connect, self.connection_id)
         except trio.WouldBlock:
             self._later(partial(self._login, connect))
-        else:
-            self._on_login(login)
+            return None
+
+    def let_in(self, login: Login) -> None:
+        """Do what was decided at the end of a turn, and go on with what came behind the CONNECT."""
+        self._on_login(login)
+        if not self.connection.is_drained:
+            self.outbox.resume()
 
     async def _login(self, connect: wire.Connect) -> None:
         self._on_login(await log_in(self.gateway, self.connection, connect, self.connection_id))

@@ -14,7 +14,7 @@ from triolet_gateway._intake import Intake
 from triolet_gateway._traffic import statistics_of
 
 
-@guarded("acknowledge", "expire", "kick", "push", "push_event", "retry", "write_counted", "_settle")
+@guarded("acknowledge", "decide", "expire", "kick", "let_in", "push", "push_event", "retry", "write_counted", "_settle")
 class ClientSession(Intake):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 

@@ -166,6 +166,8 @@ class SocketConnection:
             self._feed()
         if not (session.is_paused or self.is_closed):
             self._watch(self._interest | READABLE)
+        elif not (session.is_closing or self.is_closed):
+            self._watch(self._interest & ~READABLE)
 
     def _on_end(self) -> None:
         """The peer sends nothing more: close, but for one that said good-bye and is still owed an answer."""
