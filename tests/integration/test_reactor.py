@@ -16,6 +16,7 @@ from tests.integration.test_gateway import server_in
 from tests.websocket import BINARY, frame, open_raw
 from tests.wkclient import client
 from triolet_core import ConnectRequest, Device, Draft, Receipt, Server
+from triolet_gateway._guard import guarded
 from triolet_gateway._session import ClientSession
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
@@ -93,7 +94,7 @@ async def test_who_leaves_without_a_word_is_owed_nothing(tmp_path: Path, monkeyp
 
 
 @KINDS
-@pytest.mark.parametrize("method", ["_on_batch", "_acknowledge", "retry", "expire"])
+@pytest.mark.parametrize("method", ["_on_batch", "acknowledge", "retry", "expire"])
 async def test_an_error_wherever_a_session_is_called_ends_that_connection_only(
     tmp_path: Path, kind: str, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +111,8 @@ async def test_an_error_wherever_a_session_is_called_ends_that_connection_only(
             return original(session, *args)
 
         monkeypatch.setattr(ClientSession, method, fail)
+        if method != "_on_batch":
+            guarded(method)(ClientSession)
         if method == "retry":
             await server.broker.messages.send(Device(uid="bob", is_server=True), Draft("ann", 1, b"x"))
         elif method != "expire":

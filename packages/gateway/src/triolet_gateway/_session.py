@@ -14,7 +14,7 @@ from triolet_gateway._intake import Intake
 from triolet_gateway._traffic import statistics_of
 
 
-@guarded("acknowledge", "expire", "kick", "push", "push_event", "retry", "write_counted", "_settle")
+@guarded("acknowledge", "expire", "fall_behind", "kick", "push", "push_event", "retry", "write_counted", "_settle")
 class ClientSession(Intake):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
@@ -141,9 +141,13 @@ class ClientSession(Intake):
         """Give frames that are counted to the outbox. False if it is full: the client reads too slowly and is left."""
         if self.outbox.write(frames):
             return True
+        self.fall_behind()
+        return False
+
+    def fall_behind(self) -> None:
+        """Be left: what was written does not fit into the outbox, or the client is gone."""
         if not self._closing:
             self._closing = True
             self.gateway.counters.slow_consumers_total += 1
             self.gateway.log.info("slow consumer", connection_id=self.connection_id, uid=self.device.uid)
         self.outbox.abort()
-        return False
