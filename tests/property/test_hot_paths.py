@@ -126,6 +126,47 @@ def test_receivers_without_descriptors_are_an_error(fast: Any) -> None:
             hot.send_recvs([], [hot.Peer(5)], [])
 
 
+@given(st.lists(st.one_of(st.none(), st.binary(max_size=40)), max_size=12), st.integers(1, 30), st.integers(0, 200))
+def test_sockets_that_are_read(fast: Any, waiting: list[bytes | None], most: int, enough: int) -> None:
+    """Both read the same: what waits, an end (`None`), nothing, and no more than is enough."""
+    found = []
+    for hot in (_hot, fast):
+        with contextlib.ExitStack() as stack:
+            pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in waiting]
+            for (ours, theirs), data in zip(pairs, waiting, strict=True):
+                ours.setblocking(False)
+                if data is None:
+                    theirs.close()
+                else:
+                    theirs.sendall(data)
+            found.append(hot.read_sockets([ours.fileno() for ours, _ in pairs], most, enough))
+    assert found[0] == found[1]
+    assert sum(len(data or b"") for data in found[0]) < enough + most
+
+
+@pytest.mark.parametrize("count", [2, 9], ids=["with the lock", "without"])
+def test_sockets_that_are_written(fast: Any, count: int) -> None:
+    """What goes in and what is left are together what was given, also where nobody reads any more."""
+    data = bytes(range(256)) * 20_000
+    for hot in (_hot, fast):
+        with contextlib.ExitStack() as stack:
+            pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in range(count)]
+            for end in [end for pair in pairs for end in pair]:
+                end.setblocking(False)
+            pairs[0][1].close()
+            outgoing = [(ours.fileno(), data if not number % 2 else b"short") for number, (ours, _) in enumerate(pairs)]
+            left = dict(hot.write_sockets(outgoing))
+            assert left.pop(0) == data
+            for number, (_, theirs) in enumerate(pairs[1:], 1):
+                got = b""
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        got += theirs.recv(1 << 20)
+                assert got
+                assert got + left.pop(number, b"") == outgoing[number][1]
+            assert not left
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([1, 2, 3, -4, 2**63 - 1]), st.integers(0, 15)), max_size=6),
     st.lists(st.sampled_from([1, 2, 3, -4, 2**63 - 1]), max_size=6),

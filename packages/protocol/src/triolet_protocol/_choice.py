@@ -1,14 +1,16 @@
 """Which implementation of the hot path is in use: `triolet_speedups` if it is installed, else `_hot`.
 
-Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input. `send_recvs` alone may also
-write, to sockets that are given to it, and returns what is still to be written.
+Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input. Three use sockets that are
+given to them: `send_recvs` may also write, and returns what is still to be written; so does `write_sockets`, and
+`read_sockets` reads.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from triolet_protocol import _compiled, _hot
-from triolet_protocol._hot import Left, Mark, Read, Receipt, RecvFields
+from triolet_protocol._hot import Mark, Read, Receipt, RecvFields
+from triolet_protocol._sockets import Left
 
 
 class PeerLike(Protocol):
@@ -46,6 +48,10 @@ class HotPath(Protocol):
     ) -> tuple[list[int], list[Left]]: ...
 
     def write_sendacks(self, marks: Sequence[Mark], receipts: Sequence[Receipt], *, limao: bool) -> bytes: ...
+
+    def read_sockets(self, descriptors: Sequence[int], most: int, enough: int) -> list[bytes | None]: ...
+
+    def write_sockets(self, outgoing: Sequence[tuple[int, bytes]]) -> list[Left]: ...
 
 
 PURE = cast("HotPath", _hot)
