@@ -6,7 +6,7 @@ import trio
 
 from triolet_api._front import Application, Receive, Scope, Send
 
-LATE_S = 1.0
+LATE_S = 20.0
 """How long the hot endpoints have the processor to themselves after a start, unless somebody wants another one."""
 
 
@@ -21,7 +21,7 @@ class LateApplication:
         self._ready = trio.Event()
 
     async def run(self) -> None:
-        """Make the application at the first request, or a second after the start; raises what `load` does."""
+        """Make the application at the first request, or a while after the start; raises what `load` does."""
         with trio.move_on_after(LATE_S):
             await self._wanted.wait()
         self._application = await trio.to_thread.run_sync(self._load, limiter=trio.CapacityLimiter(1))
