@@ -178,17 +178,20 @@ class Sealer:
         fresh: list[Message] = []
         answers: list[tuple[Message, bool]] = []
         for message_id, draft in zip(self.block(len(drafts)), drafts, strict=True):
-            known = self._repeat(key, sender, draft, fresh)
-            if known is not None:
-                answers.append((known, False))
-                continue
+            place = None
+            if self._dedupe.is_on and draft.client_msg_no:
+                place = _dedupe.key_of(sender, key.id, key.type, draft.client_msg_no)
+                known = self._repeat(place, key, sender, draft, fresh)
+                if known is not None:
+                    answers.append((known, False))
+                    continue
             message = self.message(message_id, key, sender, draft)
             tail.seq += 1
             message.seq = tail.seq
             fresh.append(message)
             answers.append((message, True))
-            if self._dedupe.is_on and draft.client_msg_no:
-                self._dedupe.add(_dedupe.key_of(sender, key.id, key.type, draft.client_msg_no), message_id)
+            if place is not None:
+                self._dedupe.add(place, message_id)
         if fresh:
             self.emit(AppendMessages(tail.slot, tail.number, fresh))
         return answers
@@ -200,10 +203,10 @@ class Sealer:
                 raise NeedsTransaction
             self._dedupe.wait_ready()
 
-    def _repeat(self, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]) -> Message | None:
-        if not (self._dedupe.is_on and draft.client_msg_no):
-            return None
-        message_id = self._dedupe.find(_dedupe.key_of(sender, key.id, key.type, draft.client_msg_no))
+    def _repeat(
+        self, place: int, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]
+    ) -> Message | None:
+        message_id = self._dedupe.find(place)
         if message_id is None:
             return None
         first = next((each for each in fresh if each.message_id == message_id), None)
