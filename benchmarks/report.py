@@ -1,4 +1,7 @@
-"""What the rows say together: medians and spread as a table, JSON and a chart (SVG) in `results/`."""
+"""What the rows say together: medians and spread as a table, JSON and a chart (SVG) in `results/`.
+
+`python -m benchmarks.report` prints the last results as the table of `docs/performance.md`.
+"""
 
 import json
 import statistics
@@ -167,6 +170,40 @@ def write(figures: Sequence[Figure], facts: Mapping[str, Any], directory: Path =
     return [numbers, picture]
 
 
+def read(path: Path = RESULTS / "latest.json") -> list[Figure]:
+    """Return the figures that were written last."""
+    rows = json.loads(path.read_text())["rows"]
+    return [figure(row, found["runs"]) for row, found in rows.items()]
+
+
+def markdown(figures: Sequence[Figure]) -> str:
+    """Return the table of `docs/performance.md`."""
+    lines = [
+        "| row | median | least to most | goal | peers 1.2.6 / 2.2.5 | server CPU µs | p99 ms | unit |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for each in figures:
+        measure = each.measure
+        goal = f"{'≤' if measure.smaller_is_better else '≥'} {measure.goal:,g}" if measure.goal else "–"
+        peers = " / ".join(f"{peer:,g}" if peer else "–" for peer in measure.peers) if any(measure.peers) else "–"
+        cells = [
+            f"`{each.row}`",
+            f"**{_number(each.median)}**",
+            f"{_number(each.least)} to {_number(each.most)}",
+            goal,
+            peers,
+            _number(each.median_of("server_cpu_us_each")),
+            _number(each.median_of("recv_p99_ms") or each.median_of("ack_p99_ms") or each.median_of("p99_ms")),
+            measure.unit,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def show(figures: Sequence[Figure]) -> None:
     """Print the table, as wide as it needs to be."""
     Console(width=160).print(table(figures))
+
+
+if __name__ == "__main__":
+    print(markdown(read()))

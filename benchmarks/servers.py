@@ -15,6 +15,8 @@ import attrs
 
 TICK = os.sysconf("SC_CLK_TCK")
 STOP_TIMEOUT_S = 60
+UNCACHED = "PYTHONDONTWRITEBYTECODE"
+"""Where this is set, each start compiles every module anew, half a second of it; an installed server does not."""
 PORTS = {"addr": "tcp", "wsAddr": "ws", "httpAddr": "http"}
 """The settings of the listeners, and what the server calls them when it says where they are."""
 
@@ -62,7 +64,8 @@ def started_in(directory: str, settings: Sequence[str]) -> Iterator[RunningServe
     command = [sys.executable, "-m", "triolet_core", "run", "-e", f"rootDir={directory}"]
     for setting in (*(f"{name}=127.0.0.1:0" for name in PORTS), "logger.level=3", *settings):
         command += ["-e", setting]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environ = {name: value for name, value in os.environ.items() if name != UNCACHED}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
     try:
         assert process.stdout is not None
         addresses: dict[str, str] = {}

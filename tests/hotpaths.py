@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from triolet_core.speedups import COMPILED, INTERFACE
-from triolet_protocol import _connection, _hot
+from triolet_protocol import _connection, _hot, _websocket
 
 
 def compiled() -> Any:
@@ -26,5 +26,6 @@ def hot_path(request: pytest.FixtureRequest) -> Iterator[Any]:
     hot = _hot if request.param == "python" else compiled()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_connection, "hot", hot)
+        patch.setattr(_websocket, "hot", hot)
         patch.setattr(_connection, "_NO_PEER", hot.Peer(5))
         yield hot

@@ -1,10 +1,11 @@
 """A client for tests: the protocol's own client role on a TCP or WebSocket connection."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 import trio_websocket
 
@@ -123,3 +124,13 @@ async def client(server: Any, kind: str = "tcp") -> AsyncIterator[Client]:
     opened = tcp_client if kind == "tcp" else ws_client
     async with opened(server.broker.endpoints[kind]) as made:
         yield made
+
+
+def let_logins_wait(monkeypatch: pytest.MonkeyPatch, server: Any, authenticate: Callable[..., Awaitable[Any]]) -> None:
+    """Let `authenticate` decide about logins, which may take its time."""
+
+    def ask_first(request: object) -> Any:
+        raise trio.WouldBlock
+
+    monkeypatch.setattr(server.broker.users, "authenticate_nowait", ask_first)
+    monkeypatch.setattr(server.broker.users, "authenticate", authenticate)

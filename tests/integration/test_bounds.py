@@ -166,14 +166,14 @@ async def test_an_error_in_the_code_of_one_connection_ends_that_one_only(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with server_in(tmp_path) as server, client(server, kind) as ann, client(server, kind) as bob:
-        authenticate = server.broker.users.authenticate
+        authenticate = server.broker.users.authenticate_nowait
 
-        async def fail(request: ConnectRequest) -> object:
+        def fail(request: ConnectRequest) -> object:
             if request.uid == "ann":
                 raise RuntimeError("a bug")
-            return await authenticate(request)
+            return authenticate(request)
 
-        monkeypatch.setattr(server.broker.users, "authenticate", fail)
+        monkeypatch.setattr(server.broker.users, "authenticate_nowait", fail)
         with pytest.raises(EOFError):
             await ann.connect("ann")
         assert await bob.connect("bob") == 1

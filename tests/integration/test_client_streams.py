@@ -17,6 +17,7 @@ from tests.wkclient import Client, client
 from triolet_core import ChannelInfo, ChannelKey, Device, Draft, EventDraft, Server, StreamState, channel_key
 from triolet_core.hooks import SendRequest, Verdict
 from triolet_core.model import NO_PERSIST, SETTING_STREAM, SETTING_STREAM_V1
+from triolet_gateway._session import ClientSession
 
 GROUP = ChannelKey("g", 2)
 
@@ -286,6 +287,28 @@ async def test_a_writer_who_is_back_in_time_goes_on(tmp_path: Path, mock_clock: 
         mock_clock.jump(6)
         assert (await event(bob))[0] == "stream.close"
         assert text(server) == ("closed", "one two")
+
+
+async def test_a_session_that_writes_no_stream_any_more_is_forgotten(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """Another connection has gone on with its stream; or it had ended when its turn to write came."""
+    async with group(tmp_path) as server, client(server) as again:
+        await again.connect("ann", version=4, flag=1)
+        async with writer(server) as ann:
+            other, gone = server.broker.presence.sessions("ann")
+            assert isinstance(other, ClientSession)
+            assert isinstance(gone, ClientSession)
+            streams = gone.gateway.streams
+            await ann.send("g", channel_type=2, number="s", setting=SETTING_STREAM)
+            assert (await say(again, b"one", "p1", setting=SETTING_STREAM)).reason_code == 1
+        assert set(streams._of_session) == {other}
+        streams._claim((GROUP, "s"), gone)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(6)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not streams._of_session
+        assert streams.count == 0
 
 
 async def test_who_comes_midway_is_shown_what_there_is_and_then_gets_the_rest(tmp_path: Path) -> None:

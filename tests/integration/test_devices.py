@@ -10,7 +10,7 @@ import trio.testing
 import triolet_protocol as wire
 from tests.integration.test_gateway import KINDS, server_in
 from tests.jsonclient import json_client
-from tests.wkclient import Client, client
+from tests.wkclient import Client, client, let_logins_wait
 from triolet_core import ConnectRequest, Server
 from triolet_core.model import DeviceLevel
 
@@ -38,14 +38,14 @@ class Gate:
     """Holds every login between the decision and what follows from it, as a slow data source would."""
 
     def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._authenticate = server.broker.users.authenticate
+        self._authenticate = server.broker.users.authenticate_nowait
         self._waiting = 0
         self._arrived = trio.lowlevel.ParkingLot()
         self._open = trio.Event()
-        monkeypatch.setattr(server.broker.users, "authenticate", self._slow)
+        let_logins_wait(monkeypatch, server, self._slow)
 
     async def _slow(self, request: ConnectRequest) -> Any:
-        answer = await self._authenticate(request)
+        answer = self._authenticate(request)
         self._waiting += 1
         self._arrived.unpark_all()
         await self._open.wait()

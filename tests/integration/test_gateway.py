@@ -221,6 +221,20 @@ async def test_a_delivery_without_ack_is_repeated_byte_for_byte_and_then_left(tm
             assert not await bob.receive(), "repeated too often"
 
 
+async def test_repeats_may_be_marked(tmp_path: Path) -> None:
+    """`messageRetry.dup`: the DUP flag, and nothing else, tells a repeat."""
+    settings = {"retry_interval": 0.2, "retry_scan_interval": 0.05, "retry_sets_dup": True}
+    async with server_in(tmp_path, **settings) as server, client(server) as ann, client(server) as bob:
+        await ann.connect("ann")
+        await bob.connect("bob")
+        await ann.send("bob", b"kept quiet")
+        first, second = [await bob.receive(ack=False) for _ in range(2)]
+        assert first.flags & wire.DUP == 0
+        assert second.flags == first.flags | wire.DUP
+        second.flags = first.flags
+        assert second == first
+
+
 async def test_a_silent_connection_is_closed_and_a_pinging_one_is_not(tmp_path: Path) -> None:
     """Conformance 7."""
     async with server_in(tmp_path, conn_idle_time=1.0) as server, client(server) as silent, client(server) as alive:

@@ -14,9 +14,11 @@ import trio.testing
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.websocket import BINARY, frame, open_raw
-from tests.wkclient import client
-from triolet_core import ConnectRequest, Device, Draft, Receipt, Server
+from tests.wkclient import Client, client, let_logins_wait
+from triolet_core import ChannelKey, ConnectRequest, Device, Draft, Receipt, Server
+from triolet_core.hooks import WatchRequest
 from triolet_gateway._session import ClientSession
+from triolet_gateway._socket import SocketConnection
 
 KINDS = pytest.mark.parametrize("kind", ["tcp", "ws"])
 
@@ -93,27 +95,22 @@ async def test_who_leaves_without_a_word_is_owed_nothing(tmp_path: Path, monkeyp
 
 
 @KINDS
-@pytest.mark.parametrize("method", ["_on_batch", "_acknowledge", "retry", "expire"])
-async def test_an_error_wherever_a_session_is_called_ends_that_connection_only(
-    tmp_path: Path, kind: str, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+async def test_an_error_in_what_the_reactor_calls_ends_that_connection_only(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the reactor, the writer, the repeater and the wheel; logged once with its number, and counted."""
-    settings = {"retry_interval": 0.1, "retry_scan_interval": 0.05, "conn_idle_time": 2.0}
-    async with server_in(tmp_path, **settings) as server, client(server, kind) as ann, client(server, kind) as bob:
+    """Logged once with its number, and counted; `test_bounds` has what others call."""
+    async with server_in(tmp_path) as server, client(server, kind) as ann, client(server, kind) as bob:
         await bob.connect("bob")
         await ann.connect("ann")
-        original = getattr(ClientSession, method)
+        original = ClientSession._on_batch
 
         def fail(session: ClientSession, *args: Any) -> Any:
             if session.device.uid == "ann":
                 raise RuntimeError("a bug")
             return original(session, *args)
 
-        monkeypatch.setattr(ClientSession, method, fail)
-        if method == "retry":
-            await server.broker.messages.send(Device(uid="bob", is_server=True), Draft("ann", 1, b"x"))
-        elif method != "expire":
-            await ann.send_raw(ann.message("bob"))
+        monkeypatch.setattr(ClientSession, "_on_batch", fail)
+        await ann.send_raw(ann.message("bob"))
         async with trio.open_nursery() as nursery:
 
             async def stay() -> None:
@@ -138,14 +135,14 @@ async def test_a_client_that_waits_for_its_login_holds_up_nobody(
 ) -> None:
     """Its socket is not read meanwhile; what it sent behind its CONNECT is taken afterwards."""
     async with server_in(tmp_path) as server, client(server, kind) as slow, client(server, kind) as quick:
-        authenticate, may_go_on = server.broker.users.authenticate, trio.Event()
+        authenticate, may_go_on = server.broker.users.authenticate_nowait, trio.Event()
 
         async def wait(request: ConnectRequest) -> Any:
             if request.uid == "slow":
                 await may_go_on.wait()
-            return await authenticate(request)
+            return authenticate(request)
 
-        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        let_logins_wait(monkeypatch, server, wait)
         connect = slow.connection.connect(
             uid="slow", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
         )
@@ -164,14 +161,14 @@ async def test_a_client_that_leaves_during_its_login_is_never_online(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with server_in(tmp_path, login_timeout=0.5) as server, client(server) as ann:
-        started, may_go_on, authenticate = trio.Event(), trio.Event(), server.broker.users.authenticate
+        started, may_go_on, authenticate = trio.Event(), trio.Event(), server.broker.users.authenticate_nowait
 
         async def wait(request: ConnectRequest) -> Any:
             started.set()
             await may_go_on.wait()
-            return await authenticate(request)
+            return authenticate(request)
 
-        monkeypatch.setattr(server.broker.users, "authenticate", wait)
+        let_logins_wait(monkeypatch, server, wait)
         await ann.send_raw(
             ann.connection.connect(
                 uid="ann", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
@@ -236,6 +233,30 @@ async def test_connections_that_are_gone_leave_nothing_behind(tmp_path: Path) ->
         assert [each for bucket in gateway._buckets.values() for each in bucket] == [session]
         assert not gateway.draining
         assert not gateway.held
+
+
+async def test_who_is_gone_joins_no_channel(tmp_path: Path) -> None:
+    """What waited behind something slow when its connection ended is not done any more: no guest is left behind."""
+    asked, answered = trio.Event(), trio.Event()
+
+    async def answer(_: WatchRequest) -> list[str]:
+        asked.set()
+        await answered.wait()
+        return []
+
+    async with server_in(tmp_path) as server, client(server) as ann:
+        with server.broker.hooks.authorize_watch.responder("contacts", answer, on_failure=None):
+            await ann.connect("ann")
+            [session] = server.broker.presence.sessions("ann")
+            assert isinstance(session, ClientSession)
+            subs = [wire.Sub(0, "1", name, 7, 0, "") for name in ("presence:bob", "d")]
+            await ann.send_raw(b"".join(map(ann.connection.send, subs)))
+            await asked.wait()
+            session.give_up()
+            await wait_until(lambda: not server.broker.metrics.values()["gateway_open_sockets"])
+            answered.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not server.broker.channels.has_temp_members(ChannelKey("d", 7))
 
 
 @KINDS
@@ -304,3 +325,62 @@ async def test_a_client_is_heard_again_after_its_bytes_were_taken(tmp_path: Path
         assert [recv.message_seq for recv in received] == list(range(1, 41))
         await bob.ping()
         assert server.broker.metrics.values()["gateway_outbox_bytes"] == 0
+
+
+def greeting(device: Client, uid: str) -> bytes:
+    return device.connection.connect(
+        uid=uid, token="", device_id="d", device_flag=0, client_timestamp=0, private_key=os.urandom(32)
+    )
+
+
+@KINDS
+async def test_what_comes_behind_a_connect_is_taken_after_its_answer(tmp_path: Path, kind: str) -> None:
+    """Also where it makes the session wait: it is not read meanwhile, and goes on afterwards."""
+    async with server_in(tmp_path, in_flight=1) as server, client(server, kind) as ann, client(server, kind) as bob:
+        for device, uid in ((ann, "ann"), (bob, "bob")):
+            await device.send_raw(greeting(device, uid) + b"\x70")
+        for device in (ann, bob):
+            assert (await device.wait_for(wire.ConnAckReceived)).connack.reason_code == 1
+            await device.wait_for(wire.PongReceived)
+        for seq in (1, 2, 3):
+            await ann.send_raw(ann.message("bob"))
+            assert (await ann.wait_for(wire.SendAckReceived)).sendack.client_seq == seq
+
+
+@KINDS
+async def test_an_error_while_logins_are_answered_ends_that_connection_only(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are answered together."""
+    async with server_in(tmp_path) as server, client(server, kind) as ann, client(server, kind) as bob:
+        register = server.broker.presence.register
+
+        def fail(session: Any) -> None:
+            if session.device.uid == "ann":
+                raise RuntimeError("a bug")
+            register(session)
+
+        monkeypatch.setattr(server.broker.presence, "register", fail)
+        await ann.send_raw(greeting(ann, "ann"))
+        assert await bob.connect("bob") == 1
+        await ann.wait_closed()
+        await bob.ping()
+        assert server.broker.metrics.values()["gateway_crashes_total"] == 1
+
+
+@KINDS
+async def test_what_is_sent_does_not_wait_for_acknowledgements_of_tcp(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP_NODELAY, which an accepted socket has from its listener."""
+    found: list[int] = []
+    opened = SocketConnection.open
+
+    def look(connection: SocketConnection, *args: Any) -> None:
+        found.append(connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        opened(connection, *args)
+
+    monkeypatch.setattr(SocketConnection, "open", look)
+    async with server_in(tmp_path) as server, client(server, kind) as ann:
+        await ann.connect("ann")
+    assert found == [1]

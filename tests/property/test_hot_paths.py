@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hotpaths import compiled
+from tests.websocket import BINARY, CONTINUATION, PING, TEXT, frame
 from triolet_core.model import Receipt
 from triolet_protocol import _frames as frames
 from triolet_protocol import _hot, encode
+from triolet_protocol._varint import encode_length
 
 MAX_FRAME = 4096
 u8, u32 = st.integers(0, 255), st.integers(0, 2**32 - 1)
@@ -122,6 +124,47 @@ def test_receivers_without_descriptors_are_an_error(fast: Any) -> None:
     for hot in (_hot, fast):
         with pytest.raises(ValueError, match="descriptors"):
             hot.send_recvs([], [hot.Peer(5)], [])
+
+
+@given(st.lists(st.one_of(st.none(), st.binary(max_size=40)), max_size=12), st.integers(1, 30), st.integers(0, 200))
+def test_sockets_that_are_read(fast: Any, waiting: list[bytes | None], most: int, enough: int) -> None:
+    """Both read the same: what waits, an end (`None`), nothing, and no more than is enough."""
+    found = []
+    for hot in (_hot, fast):
+        with contextlib.ExitStack() as stack:
+            pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in waiting]
+            for (ours, theirs), data in zip(pairs, waiting, strict=True):
+                ours.setblocking(False)
+                if data is None:
+                    theirs.close()
+                else:
+                    theirs.sendall(data)
+            found.append(hot.read_sockets([ours.fileno() for ours, _ in pairs], most, enough))
+    assert found[0] == found[1]
+    assert sum(len(data or b"") for data in found[0]) < enough + most
+
+
+@pytest.mark.parametrize("count", [2, 9], ids=["with the lock", "without"])
+def test_sockets_that_are_written(fast: Any, count: int) -> None:
+    """What goes in and what is left are together what was given, also where nobody reads any more."""
+    data = bytes(range(256)) * 20_000
+    for hot in (_hot, fast):
+        with contextlib.ExitStack() as stack:
+            pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in range(count)]
+            for end in [end for pair in pairs for end in pair]:
+                end.setblocking(False)
+            pairs[0][1].close()
+            outgoing = [(ours.fileno(), data if not number % 2 else b"short") for number, (ours, _) in enumerate(pairs)]
+            left = dict(hot.write_sockets(outgoing))
+            assert left.pop(0) == data
+            for number, (_, theirs) in enumerate(pairs[1:], 1):
+                got = b""
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        got += theirs.recv(1 << 20)
+                assert got
+                assert got + left.pop(number, b"") == outgoing[number][1]
+            assert not left
 
 
 @given(
@@ -258,3 +301,45 @@ def test_marks_without_receipts_are_an_error(fast: Any) -> None:
     for hot in (_hot, fast):
         with pytest.raises(ValueError, match=r"mark|shorter|longer"):
             hot.write_sendacks([(1, 0), (2, 0)], [Receipt(1, 1, 1)], limao=False)
+
+
+lengths = st.sampled_from([0, 1, 125, 126, 127, 300, 301, 65_535, 65_536])
+client_frames = st.builds(
+    lambda opcode, size, form, fin, reserved, mask: frame(
+        opcode, bytes(range(256)) * (size // 256) + bytes(size % 256), form=form, fin=fin, reserved=reserved, mask=mask
+    ),
+    st.sampled_from([BINARY, BINARY, BINARY, BINARY, TEXT, CONTINUATION, PING]),
+    lengths,
+    st.sampled_from([0, 0, 0, 2, 8]),
+    st.sampled_from([True, True, True, False]),
+    st.sampled_from([0, 0, 0, 4]),
+    st.sampled_from([b"\x12\x9a\xf0\x0f", b"\xff\x00\xff\x01", b"\x00\x00\x00\x00", None]),
+)
+
+
+@given(
+    st.lists(client_frames | st.binary(max_size=20), max_size=5).map(b"".join),
+    st.integers(0, 40),
+    st.integers(0, 20),
+    st.sampled_from([0, 125, 300, 1 << 20]),
+)
+def test_messages_of_websockets_that_are_read(fast: Any, data: bytes, cut: int, offset: int, limit: int) -> None:
+    """Wherever the bytes end, and wherever reading begins."""
+    data = data[: len(data) - cut]
+    assert _hot.read_messages(data, 0, limit) == fast.read_messages(data, 0, limit)
+    assert _hot.read_messages(data, offset, limit) == fast.read_messages(data, offset, limit)
+
+
+packets = st.one_of(
+    st.just(b"\x80"),
+    st.just(b"\x70"),
+    st.tuples(st.integers(0, 15), lengths).map(
+        lambda each: bytes((each[0] << 4,)) + encode_length(each[1]) + bytes(each[1])
+    ),
+    st.binary(max_size=8),
+)
+
+
+@given(st.lists(st.lists(packets, max_size=4).map(b"".join), max_size=4))
+def test_messages_of_websockets_that_are_written(fast: Any, joined: list[bytes]) -> None:
+    assert _hot.write_messages(joined) == fast.write_messages(joined)

@@ -6,6 +6,7 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
+from tests.hotpaths import hot_path as hot_path
 from tests.unit.gateway.test_websocket_frames import whole
 from tests.websocket import BINARY, CLOSE, PING, PONG, TEXT
 from triolet_protocol import RemoteProtocolError
@@ -30,6 +31,11 @@ def portions(data: bytes, sizes: list[int]) -> list[bytes]:
         found.append(data[:size])
         data = data[size:]
     return [*found, data]
+
+
+def without_ends(parts: list[tuple[int, bytes]]) -> dict[int, bytes]:
+    """Join all of a kind: in a stream nobody cares where messages end."""
+    return {kind: b"".join(data for opcode, data in parts if opcode == kind) for kind in (TEXT, BINARY, PING, CLOSE)}
 
 
 @settings(max_examples=150)
@@ -64,6 +70,9 @@ def test_what_a_client_sends_is_read(events: list[object], sizes: list[int]) -> 
             case CloseConnection():
                 expected.append((CLOSE, b"\x03\xe8"))
     assert expected == found
+    stream = FrameReader(1 << 20)
+    parts = [part for portion in portions(sent, sizes) for part in stream.receive(portion, is_stream=True)]
+    assert without_ends(expected) == without_ends([(opcode, data) for opcode, data, _ in parts if opcode != PONG])
 
 
 @settings(max_examples=300)

@@ -1,6 +1,6 @@
 //! The compiled twin of `triolet_protocol._hot`, and what builds pages of history: the same input gives the same
 //! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
-//! `send_recvs` writes to sockets that it is given.
+//! `send_recvs`, `read_sockets` and `write_sockets` use sockets that they are given.
 
 mod base64;
 mod keys;
@@ -10,6 +10,8 @@ mod peer;
 mod read;
 mod request;
 mod send;
+mod sockets;
+mod websocket;
 mod write;
 
 use pyo3::prelude::*;
@@ -31,9 +33,13 @@ mod _native {
     #[pymodule_export]
     use crate::send::send_recvs;
     #[pymodule_export]
+    use crate::sockets::{read_sockets, write_sockets};
+    #[pymodule_export]
+    use crate::websocket::{read_messages, write_messages};
+    #[pymodule_export]
     use crate::write::{write_recvs, write_sendacks};
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 3;
+    const INTERFACE: u32 = 4;
 }

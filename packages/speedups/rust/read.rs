@@ -149,7 +149,7 @@ fn scan(buffer: &[u8], offset: usize, version: u8, max_frame: usize) -> Frames<'
 }
 
 /// Return where the body of a frame starts and its length; None if the length is incomplete or broken.
-fn body(buffer: &[u8], at: usize) -> Option<(usize, usize)> {
+pub(crate) fn body(buffer: &[u8], at: usize) -> Option<(usize, usize)> {
     let mut length = 0;
     for used in 0..4 {
         let byte = *buffer.get(at + used)?;

@@ -68,7 +68,7 @@ fn send_all(recvs: &[Recv], receivers: &[&Peer], descriptors: &[i32]) -> (Vec<us
 
 /// Send what the socket takes at once; returns how much that was, 0 if it is broken.
 #[cfg(unix)]
-fn send(descriptor: i32, bytes: &[u8]) -> usize {
+pub(crate) fn send(descriptor: i32, bytes: &[u8]) -> usize {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
@@ -88,7 +88,7 @@ fn send(descriptor: i32, bytes: &[u8]) -> usize {
 
 /// Elsewhere sockets are no file descriptors: all is left to the caller.
 #[cfg(not(unix))]
-fn send(_descriptor: i32, _bytes: &[u8]) -> usize {
+pub(crate) fn send(_descriptor: i32, _bytes: &[u8]) -> usize {
     0
 }
 

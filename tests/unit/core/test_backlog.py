@@ -301,3 +301,19 @@ async def test_a_repeat_of_what_waits_answers_the_first_message(tmp_path: Path) 
         first = await again()
         assert broker._store.backlog.holds(B)
         assert await again() == first
+
+
+async def test_who_reads_far_behind_in_the_log_is_not_held_up_by_what_waits(tmp_path: Path) -> None:
+    """A page that is shorter because of its bytes is a page; only where there is none, the rest is looked for."""
+    async with open_test_broker(tmp_path) as broker:
+        await opened(broker)
+        start = broker.commits.end()
+        ids = [receipt.message_id for receipt in await broker.messages.send_many(A, [Draft("b", 1, b"x")] * 5)]
+        await broker.settled(lambda: None)
+        broker.commits.forget()
+        [last] = await broker.messages.send_many(A, [Draft("b", 1, b"x")])
+        broker.commits.forget()
+        pages = [[message.message_id for message in broker.commits.read(start, 9, max_bytes=n)] for n in (3, 9)]
+        assert pages == [ids[:3], ids]
+        assert broker._store.backlog.holds()
+        assert [message.message_id for message in broker.commits.read(ids[-1], 9)] == [last.message_id]

@@ -6,6 +6,8 @@ from pathlib import Path
 import attrs
 import lmdb
 import pytest
+import trio
+import trio.testing
 
 from triolet_core import ChannelKey, StoreCorrupt, StoreFull, StoreLocked
 from triolet_core.config import MessageConfig, StoreConfig
@@ -171,3 +173,31 @@ def test_every_key_of_a_slot_lies_in_the_slots_range() -> None:
     key = ChannelKey("x" * 1000, 2)
     for raw in (keys.channel(key), keys.conversation("u" * 500, key), keys.device("u", 255)):
         assert len(raw) <= 511
+
+
+async def test_a_batch_that_is_begun_is_finished_when_the_store_is_cancelled(tmp_path: Path) -> None:
+    """It waits for a transaction that is under way; whoever sent it is told what became of it."""
+    answers = []
+
+    async def serve(*, task_status: trio.TaskStatus[tuple[trio.CancelScope, Store]]) -> None:
+        with trio.CancelScope() as scope:
+            async with store_in(tmp_path) as store:
+                task_status.started((scope, store))
+                await trio.sleep_forever()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            scope, store = await nursery.start(serve)
+
+            async def send() -> None:
+                answers.extend(await append(store, draft()))
+
+            await store.backlog.turn.acquire()
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            store.backlog.turn.release()
+    assert [(message.seq, is_new) for message, is_new in answers] == [(1, True)]
+    async with store_in(tmp_path) as store:
+        assert [message.seq for message in history(store)] == [1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from triolet_core import Broker, ChannelInfo, ChannelKey, Device, Receipt
+from triolet_core import Broker, ChannelInfo, ChannelKey, Device, ReasonCode, Receipt
 from triolet_core.model import channel_key
 from triolet_core.store import _backlog
 from triolet_core.testing import MemorySession, draft, open_test_broker
@@ -104,8 +104,9 @@ async def test_many_messages_leave_the_loop_to_others(tmp_path: Path) -> None:
 async def test_nobody_is_told_anything_when_the_disk_fails_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether the record is on disk is unknown: the server stops."""
+    """Whether the record is on disk is unknown: the server stops, and nothing is written behind it."""
     receipts: list[Receipt] = []
+    later: list[Receipt] = []
 
     def fail(*_: Any) -> int:
         raise OSError(errno.EIO, "input/output error")
@@ -118,8 +119,14 @@ async def test_nobody_is_told_anything_when_the_disk_fails_for_good(
                 broken.setattr(os, "pwrite", fail)
                 with broker.turn:
                     submit(broker, receipts, b"one")
+            with broker.turn:
+                submit(broker, later, b"two")
             await trio.sleep_forever()
 
     with pytest.RaisesGroup(OSError, flatten_subgroups=True, allow_unwrapped=True), trio.fail_after(10):
         await run()
     assert receipts == []
+    assert [receipt.reason for receipt in later] == [ReasonCode.SYSTEM_ERROR]
+    async with open_test_broker(tmp_path) as broker:
+        page = broker.messages.sync(BOTH, start=0, end=0, limit=10, newer=False)
+        assert [message.payload for message in page.messages] == [b"first", b"second"]

@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.hotpaths import hot_path as hot_path
 from tests.websocket import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame
 from triolet_protocol import RemoteProtocolError
-from triolet_protocol.websocket import FrameReader, encode_close, encode_frames
+from triolet_protocol.websocket import FrameReader, encode_close, encode_frames, encode_packets
 
 LIMIT = 1 << 20
 
@@ -24,10 +25,10 @@ def whole(parts: list[tuple[int, bytes, bool]]) -> list[tuple[int, bytes]]:
     return found
 
 
-def read(data: bytes, *, step: int = 0, limit: int = LIMIT) -> list[tuple[int, bytes]]:
+def read(data: bytes, *, step: int = 0, limit: int = LIMIT, is_stream: bool = False) -> list[tuple[int, bytes]]:
     reader = FrameReader(limit)
     portions = [data[at : at + step] for at in range(0, len(data), step)] if step else [data]
-    return whole([part for portion in portions for part in reader.receive(portion)])
+    return whole([part for portion in portions for part in reader.receive(portion, is_stream=is_stream)])
 
 
 def code_of(data: bytes, *, step: int = 0, limit: int = LIMIT) -> int:
@@ -46,6 +47,59 @@ def test_messages_of_every_length_in_any_portions(opcode: int, size: int, step: 
     if step and size > 1000:
         step *= 997
     assert read(data, step=step) == [(opcode, payload), (opcode, b"after")]
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 300, 65535, 65536, 70001])
+def test_binary_messages_as_a_stream_in_any_portions(size: int, step: int) -> None:
+    """Autobahn 1.2, for a reader to whom it does not matter where messages end."""
+    payload = bytes(place * 7 % 256 for place in range(size))
+    data = frame(BINARY, b"before") + frame(BINARY, payload) + frame(BINARY, b"after")
+    if step and size > 1000:
+        step *= 997
+    parts = read(data, step=step, is_stream=True)
+    assert {opcode for opcode, _ in parts} == {BINARY}
+    assert b"".join(message for _, message in parts) == b"before" + payload + b"after"
+
+
+def test_what_else_comes_in_a_stream_stays_in_its_place() -> None:
+    """Several messages of one read come as one; controls, texts and fragments as ever."""
+    data = (
+        frame(BINARY, b"one")
+        + frame(BINARY)
+        + frame(BINARY, b"two")
+        + frame(PING, b"p")
+        + frame(BINARY, b"th", fin=False)
+        + frame(PONG, b"q")
+        + frame(CONTINUATION, b"ree")
+        + frame(BINARY, b"four")
+        + frame(TEXT, b"five")
+        + frame(CLOSE)
+    )
+    found = read(data, is_stream=True)
+    assert found[:3] == [(BINARY, b"onetwo"), (PING, b"p"), (PONG, b"q")]
+    assert found[3:] == [(BINARY, b"three"), (BINARY, b"four"), (TEXT, b"five"), (CLOSE, b"")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (frame(BINARY, b"x", mask=None), 1002),
+        (frame(BINARY, b"x", reserved=4), 1002),
+        (frame(BINARY, b"x" * 5, form=2), 1002),
+        (frame(BINARY, b"x" * 126, form=8), 1002),
+        (frame(CONTINUATION, b"x"), 1002),
+        (frame(BINARY, b"x" * 201)[:8], 1009),
+    ],
+)
+def test_what_breaks_the_protocol_within_a_stream(bad: bytes, code: int) -> None:
+    """What came before it is read."""
+    reader, parts = FrameReader(200), []
+    with pytest.raises(RemoteProtocolError) as caught:
+        parts.extend(part for part in reader.receive(frame(BINARY, b"ok") + bad, is_stream=True))
+    assert caught.value.reason == code
+    reader = FrameReader(200)
+    assert next(reader.receive(frame(BINARY, b"ok") + bad, is_stream=True)) == (BINARY, b"ok", True)
 
 
 @pytest.mark.parametrize("size", [0, 1, 124, 125])
@@ -209,3 +263,15 @@ def test_a_long_frame_is_not_collected() -> None:
 def test_frames_of_the_server(size: int, head: str) -> None:
     assert encode_frames([b"y" * size] * 2, BINARY) == (bytes.fromhex(head) + b"y" * size) * 2
     assert encode_close(1009) == b"\x88\x02\x03\xf1"
+
+
+def test_each_packet_is_a_message() -> None:
+    """wire-protocol.md, section 0, rule 2: clients take one packet of each message."""
+    ack, pong, long = b"\x40\x02ab", b"\x80", b"\x50\xc8\x01" + b"x" * 200
+    expected = [pong, ack, ack, long, pong, ack]
+    assert encode_packets([pong, ack + ack + long, b"", pong + ack]) == encode_frames(expected, BINARY)
+
+
+@pytest.mark.parametrize("odd", [b"\x40", b"\x40\x05abc", b"\x40\x80\x80\x80\x80\x01", b"\x40\xff"])
+def test_what_is_no_packet_is_one_message(odd: bytes) -> None:
+    assert encode_packets([b"\x80" + odd, b"\x80"]) == encode_frames([b"\x80", odd, b"\x80"], BINARY)

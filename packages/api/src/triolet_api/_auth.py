@@ -6,6 +6,7 @@ managerToken or a super token, or the listener is reachable from outside.
 """
 
 import hmac
+import importlib
 import os
 import secrets
 import time
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import cachetools
-import jwt
 import trio
 
 from triolet_api._call import Caller, Route
@@ -53,6 +53,8 @@ class Authority:
             if token.strip()
         }
         self.users = {user.name: user for user in map(parse_user, config.users)}
+        if self.users:
+            _jwt()
         self._is_off = (not config.auth_on or config.auth_kind == "none") and not is_exposed
         self._asks_everybody = bool(self._tokens) or (bool(self.users) and is_exposed)
         self._asks_administrators = bool(self._tokens) or (bool(self.users) and not self._is_off)
@@ -101,6 +103,7 @@ class Authority:
         known = self._checked.get(token)
         if known is not None and known[1] > time.time():
             return known[0]
+        jwt = _jwt()
         try:
             claims = jwt.decode(token, self._secret, algorithms=[_ALGORITHM], options={"require": ["exp", "username"]})
         except jwt.ExpiredSignatureError:
@@ -146,7 +149,12 @@ class Authority:
             "exp": expires,
             "username": user.name,
         }
-        return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires
+        return _jwt().encode(claims, self._secret, algorithm=_ALGORITHM), expires
+
+
+def _jwt() -> Any:
+    """Return PyJWT, which takes long to load: only where there are users who log in, or somebody shows a token."""
+    return importlib.import_module("jwt")
 
 
 def secret_of(config: ApiConfig, server: ServerConfig) -> str:

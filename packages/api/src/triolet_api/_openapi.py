@@ -3,15 +3,16 @@
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import attrs
 import msgspec
+import trio
 from msgspec import UNSET
 
-from triolet_api._answers import Failure
+from triolet_api._answers import Failure, encode
 from triolet_api._call import Route
 from triolet_api._fields import fields_of, schema_of
 from triolet_api._guide import GROUPS, example_of, group_of, known_example, with_examples
@@ -19,6 +20,24 @@ from triolet_api._guide import GROUPS, example_of, group_of, known_example, with
 _REFERENCE = "#/components/schemas/{name}"
 _MANAGER: dict[str, list[str]] = {"managerToken": []}
 _JWT: dict[str, list[str]] = {"bearer": []}
+
+
+class LateDocument:
+    """The document of some endpoints as JSON, made when it is first asked for."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
+        self._making = trio.CapacityLimiter(1)
+        self._text = b""
+
+    async def text(self) -> bytes:
+        """Return it; the first time it is made in a thread."""
+        if not self._text:
+            self._text = await trio.to_thread.run_sync(self._make, limiter=self._making)
+        return self._text
+
+    def _make(self) -> bytes:
+        return self._text or encode(document(self._routes))
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:

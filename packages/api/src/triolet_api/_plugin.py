@@ -2,19 +2,19 @@
 
 import importlib
 import socket
+from functools import partial
 from typing import Any
 
 import trio
 
-from triolet_api._answers import encode
-from triolet_api._app import build
 from triolet_api._audit import AuditLog
 from triolet_api._auth import Authority, secret_of
 from triolet_api._call import Services
 from triolet_api._config import ApiConfig, with_mode
-from triolet_api._front import Front
+from triolet_api._front import Application, Front
 from triolet_api._http import LISTEN_BACKLOG, HttpLimits, HttpServer, is_available
-from triolet_api._openapi import document
+from triolet_api._late import LateApplication
+from triolet_api._openapi import LateDocument
 from triolet_api._samples import Samples
 from triolet_api._service import Service
 from triolet_api.routes import ROUTES
@@ -33,18 +33,27 @@ async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]
     service = _service(context, is_exposed=not is_loopback(host))
     listener = _listen(host, port)
     bound = listener.getsockname()
-    front = Front(service, ROUTES, build(service))  # type: ignore[arg-type]  # Quart types the messages more closely
+    behind = LateApplication(partial(_load, service))
+    front = Front(service, ROUTES, behind)
     is_own = context.config.server != "hypercorn" and is_available()
     serve = _serve if is_own else _serve_hypercorn
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.services.parts["samples"].run)
         nursery.start_soon(service.audit.run)
+        nursery.start_soon(behind.run)
         context.broker.metrics.add_source("api", service.statistics)
         context.broker.endpoints["http"] = _shown(*bound[:2])
         task_status.started()
         await serve(context, front, listener)
         nursery.cancel_scope.cancel()
     context.broker.endpoints.pop("http", None)
+
+
+def _load(service: Service) -> Application:
+    """Import what only the application needs, and build it; in a thread."""
+    importlib.import_module("jwt")  # or the first login token would load it on the loop
+    application: Application = importlib.import_module("triolet_api._app").build(service)
+    return application
 
 
 async def _serve(context: PluginContext[ApiConfig], front: Front, listener: socket.socket) -> None:
@@ -73,7 +82,7 @@ def _service(context: PluginContext[ApiConfig], *, is_exposed: bool) -> Service:
     services.parts |= {
         "samples": Samples(context.broker),
         "authority": authority,
-        "document": encode(document(route for route in ROUTES if route.is_mounted(config))),
+        "document": LateDocument([route for route in ROUTES if route.is_mounted(config)]),
     }
     path = server.node.root_path / config.audit_log if config.audit_log else None
     return Service(services, authority, AuditLog(path), context.log)

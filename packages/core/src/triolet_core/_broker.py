@@ -164,6 +164,7 @@ async def open_broker(config: ServerConfig, *, clock_s: Callable[[], float] = ti
         node=config.node.id,
         after_commit=after_commit,
         clock_s=clock_s,
+        cache_count=config.channel.cache_count,
     ) as store:
         commits = CommitLog(store)
         channels = Channels(store, hooks, cache_count=config.channel.cache_count, wiped=commits.forget)

@@ -54,14 +54,15 @@ class CommitLog:
     def read(self, after: int, limit: int, *, max_bytes: int | None = None) -> list[Message]:
         """Return up to `limit` messages committed after the one with id `after` (0: from the beginning).
 
-        With `max_bytes` no more than fit into it by their payloads, but at least one. Do not change them: others
-        have the same objects.
+        With `max_bytes` no more than fit into it by their payloads, but at least one. Only an empty list says that
+        there are no more now. Do not change them: others have the same objects.
         """
         self._turn()
         if after < self._older.floor:
             question = partial(_queries.log_after, message_id=after, limit=limit, max_bytes=max_bytes)
+            is_settled = not self._store.backlog.holds()
             found = self._store.read_facts(question)
-            return found if len(found) == limit or not self._store.backlog.holds() else self._store.read(question)
+            return found if found or is_settled else self._store.read(question)
         found = [] if self._older is self._newer or after >= self._newer.floor else self._older.behind(after, limit)
         found += self._newer.behind(after, limit - len(found))
         return found if max_bytes is None else _within(found, max_bytes)

@@ -192,7 +192,7 @@ class Lanes:
         Where something waits in their lane they go behind it.
         """
         by_lane: dict[int, list[Delivery]] = {}
-        collected = _Collected()
+        by_session: dict[Session, list[Message]] = {}
         for delivery in deliveries:
             channel = delivery.messages[0].channel
             is_pair = channel.type in _PAIRS and not delivery.to_uids
@@ -200,18 +200,32 @@ class Lanes:
                 continue
             lane = hash(channel) % LANES
             if is_pair and not self._loads[lane] and lane not in by_lane:
-                self._collect(collected, channel, frozenset(ends_of(plain_channel(channel))), delivery)
+                self._collect_pair(by_session, channel, delivery)
             else:
                 by_lane.setdefault(lane, []).append(delivery)
         for lane, batch in by_lane.items():
             self._loads[lane] += 1
             self._senders[lane].send_nowait(batch)
         try:
-            for messages, sessions in collected.groups():
-                self.delivered += type(sessions[0]).push_many(sessions, messages) * len(messages)
+            for session, messages in by_session.items():
+                self.delivered += session.push(messages) * len(messages)
         except Exception:  # as in a lane
             self.failed += 1
             self._log.exception("delivery failed")
+
+    def _collect_pair(self, by_session: dict[Session, list[Message]], channel: ChannelKey, delivery: Delivery) -> None:
+        """Collect what both ends of a pair get; each sees it under the name of the other, so that nothing is shared."""
+        exclude, messages = delivery.exclude, delivery.messages
+        uids = frozenset(ends_of(plain_channel(channel)))
+        for uid in uids:
+            for session in self._presence.sessions(uid):
+                if session is exclude:
+                    continue
+                waiting = by_session.get(session)
+                by_session[session] = messages if waiting is None else waiting + messages
+        if self._hooks.offline_messages.has_subscribers:
+            for message in messages:
+                self._report_offline(message, uids)
 
     def _collect(self, collected: _Collected, channel: ChannelKey, uids: frozenset[str], delivery: Delivery) -> None:
         exclude, messages = delivery.exclude, delivery.messages

@@ -44,7 +44,7 @@ def is_plausible(draft: Draft, max_payload: int) -> bool:
         and _fits(draft.channel_id, MAX_ID_BYTES * 2 + 1)
         and "\0" not in draft.channel_id
         and _fits(draft.client_msg_no, MAX_ID_BYTES)
-        and _fits(draft.topic, MAX_ID_BYTES)
+        and (not draft.topic or _fits(draft.topic, MAX_ID_BYTES))
         and len(draft.payload) <= max_payload
     )
 

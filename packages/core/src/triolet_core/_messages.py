@@ -237,7 +237,10 @@ class Messages:
             persist = key.type != ChannelType.DATA or facts.exists
             verdict = verdicts[place] = Judged(draft, key, reason, persist)
         draft.flags &= ~DUP
-        return Judged(draft, verdict.channel, verdict.reason, verdict.persist and not draft.flags & NO_PERSIST)
+        is_kept = verdict.persist and not draft.flags & NO_PERSIST
+        if verdict.draft is draft and is_kept == verdict.persist:
+            return verdict
+        return Judged(draft, verdict.channel, verdict.reason, is_kept)
 
     async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""

@@ -65,7 +65,8 @@ class SendBatch:
     @property
     def weight(self) -> int:
         """Messages in the batch."""
-        return sum([1 + len(each.more) for each in self.judged])
+        judged = self.judged
+        return 1 + len(judged[0].more) if len(judged) == 1 else sum([1 + len(each.more) for each in judged])
 
     def run(self, sealer: Sealer) -> None:
         """Seal every accepted draft, runs of one channel together."""
@@ -133,6 +134,9 @@ class SendBatch:
 
 def _runs_of(judged: Sequence[Judged]) -> Iterator[tuple[Judged, list[Draft]]]:
     """Yield drafts that are judged alike and follow each other, with the first of them as it was judged."""
+    if len(judged) == 1:  # as a rule
+        yield judged[0], [judged[0].draft, *judged[0].more]
+        return
     first: Judged | None = None
     drafts: list[Draft] = []
     for each in judged:

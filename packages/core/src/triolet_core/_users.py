@@ -64,9 +64,16 @@ class Users:
         self._revisions[uid] = self._revisions.get(uid, 0) + 1
 
     async def authenticate(self, request: ConnectRequest) -> tuple[ReasonCode, DeviceLevel]:
+        """Decide as `authenticate_nowait` does, after whatever has to be waited for. Not a checkpoint otherwise."""
+        return self.authenticate_nowait(request)
+
+    def authenticate_nowait(self, request: ConnectRequest) -> tuple[ReasonCode, DeviceLevel]:
         """Decide whether a device may connect, and its level (semantics.md, section 4.1).
 
         An id that nobody may have, a reserved one and a wrong token are AUTH_FAIL, a banned user BAN.
+
+        Raises:
+            WouldBlock: Somebody has to be asked who may take his time; core itself knows everything.
         """
         if not is_valid_uid(request.uid) or request.device_id == SYSTEM_DEVICE_ID:
             return ReasonCode.AUTH_FAIL, DeviceLevel.SLAVE

@@ -166,7 +166,7 @@ def command_channel(key: ChannelKey) -> ChannelKey:
 
 def plain_channel(key: ChannelKey) -> ChannelKey:
     """Return the channel that a companion command channel belongs to; other keys come back unchanged."""
-    return ChannelKey(key.id.removesuffix(COMMAND_SUFFIX), key.type)
+    return ChannelKey(key.id.removesuffix(COMMAND_SUFFIX), key.type) if key.id.endswith(COMMAND_SUFFIX) else key
 
 
 def listed_channel(key: ChannelKey) -> ChannelKey:

@@ -61,5 +61,10 @@ class GatewayConfig:
         Seconds(5), key="messageRetry.scanInterval", gt=0, go=True, doc="time between two looks for such deliveries"
     )
     retry_max_count: int = setting(5, key="messageRetry.maxCount", ge=0, doc="how often a delivery is repeated")
+    retry_sets_dup: bool = setting(
+        default=False,
+        key="messageRetry.dup",
+        doc="set the DUP flag of repeats; the rest is the same",
+    )
     disable_jsonrpc: bool = setting(default=False, key="disableJSONRPC", doc="refuse JSON-RPC clients")
     disable_encryption: bool = setting(default=False, key="disableEncryption", doc="no encryption, no message keys")

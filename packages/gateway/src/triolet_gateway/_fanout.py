@@ -42,8 +42,8 @@ class Receiver(Protocol):
         ...
 
 
-def recvs_of(messages: Sequence[Message], uid: str) -> list[wire.RecvFields]:
-    """Return what the RECVs of messages say to a user; neighbours are mostly of one channel and sender."""
+def recvs_of(messages: Sequence[Message], uid: str, *, flags: int = 0) -> list[wire.RecvFields]:
+    """Return what the RECVs of messages say to a user, with more `flags`; neighbours are mostly of one channel."""
     channel: ChannelKey | None = None
     channel_id, sender, shown_sender, dropped = "", "", "", 0
     recvs = []
@@ -56,7 +56,7 @@ def recvs_of(messages: Sequence[Message], uid: str) -> list[wire.RecvFields]:
             dropped = RED_DOT if sender == uid else 0
             if message.flags & SYNC_ONCE:
                 channel = None
-        recvs.append(wire.recv_fields(message, channel_id, shown_sender, message.flags & ~dropped))
+        recvs.append(wire.recv_fields(message, channel_id, shown_sender, message.flags & ~dropped | flags))
     return recvs
 
 

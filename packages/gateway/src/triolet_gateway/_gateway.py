@@ -11,6 +11,7 @@ import trio
 from triolet_core import Broker, ReasonCode
 from triolet_core.plugin import PluginContext
 from triolet_gateway._admission import Admission
+from triolet_gateway._arrivals import Arrivals
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._keys import Keys
 from triolet_gateway._rates import Rates
@@ -69,7 +70,8 @@ class Gateway:
         """Who takes nothing more until less waits for the store."""
         self.draining: set[HasPending] = set()
         """Who has bytes that wait for somebody to read."""
-        self.reactor = Reactor(context.broker.turn)
+        self.arrivals = Arrivals(context.broker.turn)
+        self.reactor = Reactor(self.arrivals)
         self.keys = Keys()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()

@@ -1,8 +1,8 @@
 """What comes in from one client: bytes to packets, packets to the broker; and when the next bytes may come.
 
-Nothing here waits. What has to (a login, sends whose facts must be read or whose queue is full) is a step for a task
-that is started for it; until its steps are done the session is paused, and so it is while too much of what it sent
-waits for the store. Its transport does not read then, until `Outbox.resume` is called.
+Nothing here waits. What has to (sends whose facts must be read or whose queue is full, a login about which somebody
+is asked) is a step for a task that is started for it; until its steps are done the session is paused, and so it is
+while too much of what it sent waits for the store. Its transport does not read then, until `Outbox.resume` is called.
 """
 
 import uuid
@@ -20,7 +20,7 @@ from triolet_core import Device, Draft, Overloaded, ReasonCode, Receipt, StoreCl
 from triolet_gateway._admission import Peer
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._guard import crash
-from triolet_gateway._login import log_in
+from triolet_gateway._login import Login, log_in, log_in_nowait
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._served import ServerEnd
 from triolet_gateway._subscriptions import Subscriptions
@@ -158,6 +158,7 @@ class Intake(Traffic, ABC):
             return False
         self._has_begun = True
         if not is_json:
+            self.one_packet_per_write = False  # where a packet ends can be seen
             return True
         self.outbox.use_text()
         if self.gateway.config.disable_jsonrpc:
@@ -240,7 +241,7 @@ class Intake(Traffic, ABC):
         for event in batch.events:
             match event:
                 case wire.ConnectReceived():
-                    self._later(partial(self._login, event.connect))
+                    self._on_connect(event.connect)
                 case wire.SubReceived():
                     self._later(partial(self._on_sub, event.sub))
                 case wire.AnswerReady():
@@ -262,9 +263,34 @@ class Intake(Traffic, ABC):
             self.gateway.log.debug("bad request", connection_id=self.connection_id, detail=event.error)
         self._send([event.answer])
 
+    def _on_connect(self, connect: wire.Connect) -> None:
+        """Let the client in or turn it away, at the end of this turn if there is one and nobody has to be asked."""
+        keeps_bytes = isinstance(self.connection, wire.Connection)
+        if keeps_bytes and self.gateway.arrivals.takes(self._as_session(), connect):
+            return
+        login = self.decide(connect)
+        if login is not None:
+            self._on_login(login)
+
+    def decide(self, connect: wire.Connect) -> Login | None:
+        """Decide about a login; None if somebody has to be asked, which is begun."""
+        try:
+            return log_in_nowait(self.gateway, self.connection, connect, self.connection_id)
+        except trio.WouldBlock:
+            self._later(partial(self._login, connect))
+            return None
+
+    def let_in(self, login: Login) -> None:
+        """Do what was decided at the end of a turn, and go on with what came behind the CONNECT."""
+        self._on_login(login)
+        if not self.connection.is_drained:
+            self.outbox.resume()
+
     async def _login(self, connect: wire.Connect) -> None:
+        self._on_login(await log_in(self.gateway, self.connection, connect, self.connection_id))
+
+    def _on_login(self, login: Login) -> None:
         gateway = self.gateway
-        login = await log_in(gateway, self.connection, connect, self.connection_id)
         if login.device is None:
             self.end(login.answer)
             return
@@ -308,6 +334,8 @@ class Intake(Traffic, ABC):
             await self.gateway.broker.commands.confirm(self.device.uid, message_id)
 
     async def _on_sub(self, sub: wire.Sub) -> None:
+        if self._has_ended:  # nobody would take it out of the channel again
+            return
         if self._subscriptions is None:
             gateway = self.gateway
             self._subscriptions = Subscriptions(gateway.broker, self._as_session(), gateway.config.subscriptions)

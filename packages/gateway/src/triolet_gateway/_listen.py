@@ -124,6 +124,8 @@ def peer_of(address: object) -> Peer:
 
 async def accept_forever(gateway: Gateway, listener: socket.socket, serve: Serve) -> None:
     """Accept what is waiting, each time something is; `serve` owns the socket from then on."""
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Linux hands it on to what is accepted
     while True:
         await trio.lowlevel.wait_readable(listener)
         try:
@@ -145,8 +147,6 @@ def _begin(gateway: Gateway, sock: socket.socket, peer: Peer, serve: Serve) -> N
         sock.close()
         return
     sock.settimeout(0)
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         serve(gateway, sock, peer)
     except OSError:  # it cannot be watched

@@ -3,7 +3,7 @@
 import attrs
 
 import triolet_protocol as wire
-from triolet_core import ConnectRequest, Device, ReasonCode
+from triolet_core import ConnectRequest, Device, DeviceLevel, ReasonCode
 from triolet_core.model import MAX_ID_BYTES
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._keys import salt
@@ -20,9 +20,33 @@ class Login:
     detail: str = ""
 
 
+def log_in_nowait(gateway: Gateway, connection: ServerEnd, connect: wire.Connect, connection_id: int) -> Login:
+    """Decide about a CONNECT; the connection is READY or CLOSED afterwards.
+
+    Raises:
+        WouldBlock: Somebody has to be waited for, and nothing has happened; use `log_in`.
+    """
+    verdict = gateway.broker.users.authenticate_nowait(_request_of(connect))
+    return _tell(gateway, _answer(gateway, connection, connect, verdict), connect, connection_id)
+
+
 async def log_in(gateway: Gateway, connection: ServerEnd, connect: wire.Connect, connection_id: int) -> Login:
-    """Decide about a CONNECT; the connection is READY or CLOSED afterwards."""
-    login = await _decide(gateway, connection, connect)
+    """Decide as `log_in_nowait` does, and wait for whoever has to be."""
+    users, request = gateway.broker.users, _request_of(connect)
+    revision = users.revision(connect.uid)
+    verdict = await users.authenticate(request)
+    while users.revision(connect.uid) != revision:  # a token was set or cleared meanwhile
+        revision = users.revision(connect.uid)
+        verdict = await users.authenticate(request)
+    return _tell(gateway, _answer(gateway, connection, connect, verdict), connect, connection_id)
+
+
+def _request_of(connect: wire.Connect) -> ConnectRequest:
+    return ConnectRequest(uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag)
+
+
+def _tell(gateway: Gateway, login: Login, connect: wire.Connect, connection_id: int) -> Login:
+    """Tell the log."""
     if login.device is not None:
         gateway.counters.logins_total += 1
         gateway.log.debug("login", connection_id=connection_id, uid=connect.uid)
@@ -34,20 +58,14 @@ async def log_in(gateway: Gateway, connection: ServerEnd, connect: wire.Connect,
     return login
 
 
-async def _decide(gateway: Gateway, connection: ServerEnd, connect: wire.Connect) -> Login:
-    request = ConnectRequest(
-        uid=connect.uid, token=connect.token, device_id=connect.device_id, flag=connect.device_flag
-    )
+def _answer(
+    gateway: Gateway, connection: ServerEnd, connect: wire.Connect, verdict: tuple[ReasonCode, DeviceLevel]
+) -> Login:
+    reason, level = verdict
     if len(connect.device_id.encode()) > MAX_ID_BYTES:  # it is kept for as long as the connection
         return Login(
             None, connection.reject(ReasonCode.AUTH_FAIL), int(ReasonCode.AUTH_FAIL), "the device id is too long"
         )
-    users = gateway.broker.users
-    revision = users.revision(connect.uid)
-    reason, level = await users.authenticate(request)
-    while users.revision(connect.uid) != revision:  # a token was set or cleared meanwhile
-        revision = users.revision(connect.uid)
-        reason, level = await users.authenticate(request)
     if reason == ReasonCode.SUCCESS and gateway.is_stopping:
         reason = ReasonCode.SYSTEM_ERROR
     if reason != ReasonCode.SUCCESS:

@@ -8,14 +8,18 @@ leaves a connection's code is that connection's end and nobody else's.
 
 Fairness: a socket is read once per turn, at most `READ_BYTES`; after `TURN_BYTES` of all sockets the other tasks have
 their turn. Everything is level-triggered: what is not read now is reported again.
+
+All that are ready are read in one call, and what a turn writes goes out in one call at its end: the interpreter's lock
+is given away once and not for each socket, and a client that gets several frames is woken once.
 """
 
 import select
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import trio
+
+import triolet_protocol as wire
 
 READ_BYTES = 65536
 TURN_BYTES = 4 * READ_BYTES
@@ -28,6 +32,18 @@ class Connection(Protocol):
 
     def on_ready(self, events: int) -> int:
         """Read or write what is possible now; must not raise. Returns how many bytes were read."""
+        ...
+
+    def on_data(self, data: bytes) -> None:
+        """Take what was read from the socket, b"" if the peer is gone; must not raise."""
+        ...
+
+    def take_leaving(self) -> tuple[int, bytes]:
+        """Return the socket's descriptor and what was given to `Reactor.leave`; it is written now."""
+        ...
+
+    def on_left(self, data: bytes) -> None:
+        """Take back what the socket did not take; must not raise."""
         ...
 
     def close(self) -> None:
@@ -43,6 +59,10 @@ class Reactor:
         self._turns = turn
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
+        self._leaving: list[Connection] = []
+        self._leaving_bytes = 0
+        self.is_in_turn = False
+        """Whether writes are to be collected (`leave`), since this turn's end writes them."""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -64,6 +84,22 @@ class Reactor:
         else:
             self._epoll.register(descriptor, after)
 
+    def leave(self, connection: Connection | None, size: int) -> None:
+        """Count bytes that go out at the end of the turn, or now if there is much; and who has them, if new."""
+        if connection is not None:
+            self._leaving.append(connection)
+        self._leaving_bytes += size
+        if self._leaving_bytes >= TURN_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what connections have to go out (`take_leaving`)."""
+        if not self._leaving:
+            return
+        leaving, self._leaving, self._leaving_bytes = self._leaving, [], 0
+        for number, data in wire.write_sockets([connection.take_leaving() for connection in leaving]):
+            leaving[number].on_left(data)
+
     async def run(self) -> None:
         """Serve until cancelled, then close every connection."""
         try:
@@ -77,20 +113,37 @@ class Reactor:
 
     async def _turn(self) -> None:
         """Serve all that are ready, and let what they sent be committed. A checkpoint only if there is much."""
-        ready = iter(self._epoll.poll(0, _MOST_EVENTS))
+        ready = self._epoll.poll(0, _MOST_EVENTS)
         while True:
-            with self._turns:
-                if not self._serve(ready):
-                    return
+            self.is_in_turn = True
+            try:
+                with self._turns:
+                    ready = self._serve(ready)
+            finally:
+                self.is_in_turn = False
+            self.flush()
+            if not ready:
+                return
             await trio.lowlevel.checkpoint()
 
-    def _serve(self, ready: Iterator[tuple[int, int]]) -> bool:
-        """Serve until much is read; False if nobody is left."""
+    def _serve(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Serve until much is read; returns who is left. Reads first, so that no socket is closed before it is read."""
+        readable = [
+            descriptor for descriptor, events in ready if events == READABLE and descriptor in self._connections
+        ]
+        others = [each for each in ready if each[1] != READABLE]
+        connections = [self._connections[descriptor] for descriptor in readable]
+        found = wire.read_sockets(readable, READ_BYTES, TURN_BYTES)
         read = 0
-        for descriptor, events in ready:
-            connection = self._connections.get(descriptor)
-            if connection is not None:
-                read += connection.on_ready(events)
+        for connection, data in zip(connections, found):  # noqa: B905  # what is enough may be fewer
+            if data is not None:
+                connection.on_data(data)
+                read += len(data)
+        left = [(descriptor, READABLE) for descriptor in readable[len(found) :]]
+        for number, (descriptor, events) in enumerate(others):
             if read >= TURN_BYTES:
-                return True
-        return False
+                return left + others[number:]
+            other = self._connections.get(descriptor)
+            if other is not None:
+                read += other.on_ready(events)
+        return left

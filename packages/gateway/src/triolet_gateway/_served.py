@@ -131,3 +131,7 @@ class Served(Protocol):
     def on_crash(self) -> None:
         """Tell the log of the exception that is being handled; whoever handles it ends the connection."""
         ...
+
+    def fall_behind(self) -> None:
+        """Be left: what was written does not fit into the outbox, or the client is gone."""
+        ...

@@ -14,7 +14,19 @@ from triolet_gateway._intake import Intake
 from triolet_gateway._traffic import statistics_of
 
 
-@guarded("acknowledge", "expire", "kick", "push", "push_event", "retry", "write_counted", "_settle")
+@guarded(
+    "acknowledge",
+    "decide",
+    "expire",
+    "fall_behind",
+    "kick",
+    "let_in",
+    "push",
+    "push_event",
+    "retry",
+    "write_counted",
+    "_settle",
+)
 class ClientSession(Intake):
     """Implements `triolet_core.session.Session`. One per connection, from the first byte on."""
 
@@ -131,7 +143,7 @@ class ClientSession(Intake):
             self.gateway.retrying.discard(self)
         if due:
             self.gateway.counters.repeats_total += len(due)
-            recvs = recvs_of(due, self.device.uid)
+            recvs = recvs_of(due, self.device.uid, flags=wire.DUP if self.gateway.config.retry_sets_dup else 0)
             frames = self.connection.encode_recvs(recvs, apart=self.one_packet_per_write)
             self._send(frames, packets=len(due))
 
@@ -151,11 +163,11 @@ class ClientSession(Intake):
         """Give frames that are counted to the outbox. False if it is full: the client reads too slowly and is left."""
         if self.outbox.write(frames):
             return True
-        self.leave_slow()
+        self.fall_behind()
         return False
 
-    def leave_slow(self) -> None:
-        """Leave a client that reads too slowly."""
+    def fall_behind(self) -> None:
+        """Be left: what was written does not fit into the outbox, or the client is gone."""
         if not self._closing:
             self._closing = True
             self.gateway.counters.slow_consumers_total += 1

@@ -51,6 +51,7 @@ class SocketConnection:
         "_is_finished",
         "_kept",
         "_layers",
+        "_leaving",
         "_pending",
         "_socket",
         "session",
@@ -63,6 +64,8 @@ class SocketConnection:
         self._interest = 0
         self._layers: Layers = ()
         self._kept: Iterator[bytes] | None = None
+        self._leaving: list[bytes] | None = None
+        """Frames that the end of the turn writes."""
         self._pending: bytearray | None = None
         self._is_aborted = self._is_finished = False
         self.session: Served
@@ -87,6 +90,7 @@ class SocketConnection:
         """Close the socket and leave everything."""
         if self.is_closed:
             return
+        self._write_leaving()
         self._watch(0)
         self._gateway.reactor.remove(self._socket.fileno())
         self._socket.close()
@@ -119,11 +123,19 @@ class SocketConnection:
             return 0
         except OSError:
             data = b""
-        if data:
-            self._guard(self._take, data)
-        else:
-            self._on_end()
+        self.on_data(data)
         return len(data)
+
+    def on_data(self, data: bytes) -> None:
+        """Take what was read; b"" is the end."""
+        if self.is_closed:
+            return
+        if self._is_aborted:
+            self.close()
+        elif not data:
+            self._on_end()
+        else:
+            self._guard(self._take, data)
 
     def _take(self, data: bytes) -> None:
         session = self.session
@@ -166,6 +178,8 @@ class SocketConnection:
             self._feed()
         if not (session.is_paused or self.is_closed):
             self._watch(self._interest | READABLE)
+        elif not (session.is_closing or self.is_closed):
+            self._watch(self._interest & ~READABLE)
 
     def _on_end(self) -> None:
         """The peer sends nothing more: close, but for one that said good-bye and is still owed an answer."""
@@ -201,8 +215,9 @@ class SocketConnection:
 
     @property
     def descriptor(self) -> int:
-        """The socket if it has no layers and nothing waits, else -1."""
-        return -1 if self._layers or self._pending is not None else self._socket.fileno()
+        """The socket if it has no layers and nothing waits, not even for the end of a turn, else -1."""
+        is_free = not self._layers and self._pending is None and not self._gateway.reactor.is_in_turn
+        return self._socket.fileno() if is_free else -1
 
     def write(self, frames: Sequence[bytes]) -> bool:
         """Send frames, through the layers if there are any."""
@@ -211,9 +226,36 @@ class SocketConnection:
         return self.send(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def send(self, data: bytes) -> bool:
-        """Send bytes to the socket; what it does not take waits."""
+        """Send bytes to the socket, in a turn of the reactor at its end; what it does not take waits."""
         if self.is_closed:
             return False
+        reactor = self._gateway.reactor
+        if self._leaving is not None:
+            self._leaving.append(data)
+            reactor.leave(None, len(data))
+            return True
+        if reactor.is_in_turn and self._pending is None:
+            self._leaving = [data]
+            reactor.leave(self, len(data))
+            return True
+        return self._send_now(data)
+
+    def take_leaving(self) -> tuple[int, bytes]:
+        """Return what the end of a turn writes, and where."""
+        leaving, self._leaving = self._leaving or (), None
+        return self._socket.fileno(), leaving[0] if len(leaving) == 1 else b"".join(leaving)
+
+    def on_left(self, data: bytes) -> None:
+        """Keep what the socket did not take, or be left by a client that reads too slowly."""
+        if not self._send_now(data):
+            self.session.fall_behind()
+
+    def _write_leaving(self) -> None:
+        """Do not wait for the end of the turn."""
+        if self._leaving is not None:
+            self._gateway.reactor.flush()
+
+    def _send_now(self, data: bytes) -> bool:
         limit = self._gateway.config.outbox_bytes
         if self._pending is not None:
             if len(self._pending) + len(data) > limit:
@@ -258,6 +300,7 @@ class SocketConnection:
             return
         for layer in reversed(self._layers):
             layer.finish()
+        self._write_leaving()
         self._is_finished = True
         self._watch(self._interest | READABLE)
         if self._pending is None:
@@ -266,6 +309,7 @@ class SocketConnection:
     def abort(self) -> None:
         """Shut the socket down in both directions; the reactor's next turn closes it."""
         if not self.is_closed:
+            self._write_leaving()
             self._is_aborted = True
             self._shutdown(socket.SHUT_RDWR)
             self._watch(READABLE)

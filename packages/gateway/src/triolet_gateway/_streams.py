@@ -110,18 +110,23 @@ class StreamWriters:
         if writer is None:
             writer = self._writers[at] = _Writer(session, first_seq)
         elif writer.session is not session:
-            self._of_session[writer.session].discard(at)
+            self._part(writer.session, at)
             writer.session = session
         self._of_session.setdefault(session, set()).add(at)
+        if session not in self._gateway.sessions:  # it ended while its batch waited
+            self.leave(session)
 
     def _release(self, at: At) -> None:
         writer = self._writers.pop(at, None)
-        if writer is None:
-            return
-        mine = self._of_session[writer.session]
+        if writer is not None:
+            self._part(writer.session, at)
+
+    def _part(self, session: "ClientSession", at: At) -> None:
+        """Take a stream from a session, which is forgotten with its last one."""
+        mine = self._of_session[session]
         mine.discard(at)
         if not mine:
-            del self._of_session[writer.session]
+            del self._of_session[session]
 
     # --- what comes in
 

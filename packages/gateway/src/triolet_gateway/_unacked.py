@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 def bytes_of(messages: Sequence[Message]) -> int:
     """Return the bytes of the payloads."""
-    return sum([len(message.payload) for message in messages])
+    return len(messages[0].payload) if len(messages) == 1 else sum([len(message.payload) for message in messages])
 
 
 def runs_of(messages: Sequence[Message], due: float, repeats: int) -> list[Run]:

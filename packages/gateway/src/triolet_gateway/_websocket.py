@@ -65,7 +65,7 @@ class WebSocket:
             return
         stream: list[bytes] = []
         try:
-            for opcode, payload, is_last in self._reader.receive(data):
+            for opcode, payload, is_last in self._reader.receive(data, is_stream=self._session.takes_parts):
                 if opcode == frames.PING:
                     self._send([frames.encode_frames([payload], frames.PONG)])  # if it does not fit, so be it
                 elif opcode == frames.CLOSE:
@@ -125,12 +125,12 @@ class WebSocket:
             session.rename((client, 0))
 
     def write(self, messages: Sequence[bytes]) -> bool:
-        """Send messages in one call."""
+        """Send texts, or a message of each packet in bytes, in one call."""
         if self._reader is None or self._is_over:
             return False
-        if not all(messages):
-            messages = [each for each in messages if each]
-        return self._send([frames.encode_frames(messages, frames.TEXT if self._is_text else frames.BINARY)])
+        if not self._is_text:
+            return self._send([frames.encode_packets(messages)])
+        return self._send([frames.encode_frames([each for each in messages if each], frames.TEXT)])
 
     def use_text(self) -> None:
         """Send texts from now on."""

@@ -63,7 +63,9 @@ from triolet_protocol._numbers import ReasonCode as ReasonCode
 from triolet_protocol._proxy import begins_header as begins_header
 from triolet_protocol._proxy import read_header as read_header
 from triolet_protocol._receivers import encode_recvs as encode_recvs
+from triolet_protocol._receivers import read_sockets as read_sockets
 from triolet_protocol._receivers import send_recvs as send_recvs
+from triolet_protocol._receivers import write_sockets as write_sockets
 from triolet_protocol._state import Limits as Limits
 from triolet_protocol._state import Role as Role
 from triolet_protocol._state import State as State

@@ -1,14 +1,16 @@
 """Which implementation of the hot path is in use: `triolet_speedups` if it is installed, else `_hot`.
 
-Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input. `send_recvs` alone may also
-write, to sockets that are given to it, and returns what is still to be written.
+Both are pure: bytes and numbers in, bytes and numbers out, the same for the same input. Three use sockets that are
+given to them: `send_recvs` may also write, and returns what is still to be written; so does `write_sockets`, and
+`read_sockets` reads.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from triolet_protocol import _compiled, _hot
-from triolet_protocol._hot import Left, Mark, Read, Receipt, RecvFields
+from triolet_protocol._hot import Mark, Read, Receipt, RecvFields
+from triolet_protocol._sockets import Left
 
 
 class PeerLike(Protocol):
@@ -35,6 +37,10 @@ class HotPath(Protocol):
 
     def match_recvacks(self, buffer: bytes, offset: int, ids: bytes, start: int) -> tuple[int, int]: ...
 
+    def read_messages(self, buffer: bytes, offset: int, limit: int) -> tuple[bytes, int]: ...
+
+    def write_messages(self, joined: Sequence[bytes]) -> bytes: ...
+
     def write_recvs(self, recvs: Sequence[RecvFields], peers: Sequence[Any]) -> list[bytes]: ...
 
     def send_recvs(
@@ -42,6 +48,10 @@ class HotPath(Protocol):
     ) -> tuple[list[int], list[Left]]: ...
 
     def write_sendacks(self, marks: Sequence[Mark], receipts: Sequence[Receipt], *, limao: bool) -> bytes: ...
+
+    def read_sockets(self, descriptors: Sequence[int], most: int, enough: int) -> list[bytes | None]: ...
+
+    def write_sockets(self, outgoing: Sequence[tuple[int, bytes]]) -> list[Left]: ...
 
 
 PURE = cast("HotPath", _hot)

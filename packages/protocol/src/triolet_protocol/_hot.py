@@ -11,7 +11,12 @@ from typing import Protocol
 from triolet_protocol import _frames as frames
 from triolet_protocol._crypto import SessionKeys
 from triolet_protocol._errors import PayloadError
+from triolet_protocol._messages import read_messages as read_messages
+from triolet_protocol._messages import write_messages as write_messages
 from triolet_protocol._numbers import SETTING_STREAM, SETTING_STREAM_V1, SETTING_TOPIC, ReasonCode
+from triolet_protocol._sockets import Left
+from triolet_protocol._sockets import read_sockets as read_sockets
+from triolet_protocol._sockets import write_sockets as write_sockets
 from triolet_protocol._varint import encode_length
 
 RECV_OVERHEAD = 640
@@ -47,10 +52,6 @@ RECVACKs, number of PINGs)."""
 RecvFields = tuple[int, int, int, int, int, int, int, str, str, str, str, bytes]
 """A message as its receivers see it: message_id, seq, channel_type, timestamp, setting, expire, flags, client_msg_no,
 channel_id, from_uid, topic, payload (plain)."""
-
-
-Left = tuple[int, bytes]
-"""(number of a receiver, the end of its frames that its socket did not take)."""
 
 
 class HasType(Protocol):

@@ -6,21 +6,21 @@ protocol ends the connection with the close code that section 7.4.1 has for it.
 """
 
 import codecs
+import os
 from collections.abc import Iterator, Sequence
 
+from triolet_protocol import _choice
 from triolet_protocol._errors import RemoteProtocolError
+from triolet_protocol._messages import MASK_BYTES, MEDIUM_MAX, SHORT, head, unmask
+
+hot = _choice.choose(os.environ)
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, NOT_UTF8, TOO_LONG, OUR_ERROR = 1000, 1001, 1002, 1007, 1009, 1011
 MAX_CONTROL = 125
 _FIN, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
-_SHORT, _MEDIUM = 126, 127
-_MEDIUM_MAX = 0xFFFF
-_MASK_BYTES = 4
 _DATA = frozenset({CONTINUATION, TEXT, BINARY})
 _CONTROL = frozenset({CLOSE, PING, PONG})
-_HEADS = {opcode: [bytes((_FIN | opcode, size)) for size in range(_SHORT)] for opcode in (TEXT, BINARY, *_CONTROL)}
-"""The heads of short frames, by opcode and length."""
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 Part = tuple[int, bytes, bool]
@@ -47,8 +47,12 @@ class FrameReader:
         """Bytes of the present message."""
         self._decoder: codecs.IncrementalDecoder | None = None
 
-    def receive(self, data: bytes) -> Iterator[Part]:
+    def receive(self, data: bytes, *, is_stream: bool = False) -> Iterator[Part]:
         """Yield what the bytes complete. Take everything before the next call.
+
+        Args:
+            data: Bytes of the client.
+            is_stream: It does not matter where binary messages end: several may come as one, which is much faster.
 
         Raises:
             RemoteProtocolError: The client broke the protocol. Its reason is the close code to send, and nothing more
@@ -57,6 +61,12 @@ class FrameReader:
         buffer = self._buffer + data if self._buffer else data
         offset, size = 0, len(buffer)
         while True:
+            if is_stream and self._opcode == CONTINUATION:
+                messages, offset = hot.read_messages(buffer, offset, self._limit)
+                if messages:
+                    yield BINARY, messages, True
+                if offset == size:
+                    break
             if self._left:
                 if offset == size:
                     break
@@ -71,13 +81,13 @@ class FrameReader:
             if opcode in _CONTROL:
                 if end > size:
                     break
-                self._mask = buffer[start - _MASK_BYTES : start]
+                self._mask = buffer[start - MASK_BYTES : start]
                 yield opcode, _check_control(opcode, unmask(buffer[start:end], self._mask)), True
                 offset = end
                 continue
             self._begin(opcode, end - start)
             self._is_final = buffer[offset] >= _FIN
-            self._mask = buffer[start - _MASK_BYTES : start]
+            self._mask = buffer[start - MASK_BYTES : start]
             self._left = end - start
             offset = start
             if not self._left:
@@ -94,15 +104,15 @@ class FrameReader:
             raise RemoteProtocolError(PROTOCOL_ERROR, "a frame with reserved bits, a reserved opcode or no mask")
         if opcode in _CONTROL and (length > MAX_CONTROL or first < _FIN):
             raise RemoteProtocolError(PROTOCOL_ERROR, "a control frame that is too long or fragmented")
-        if length >= _SHORT:
-            start += 2 if length == _SHORT else 8
+        if length >= SHORT:
+            start += 2 if length == SHORT else 8
             if len(buffer) < start:
                 return None
-            least = _SHORT if length == _SHORT else _MEDIUM_MAX + 1
+            least = SHORT if length == SHORT else MEDIUM_MAX + 1
             length = int.from_bytes(buffer[offset + 2 : start], "big")
             if length < least or length >> 63:
                 raise RemoteProtocolError(PROTOCOL_ERROR, "a length that is longer than it need be, or negative")
-        start += _MASK_BYTES
+        start += MASK_BYTES
         return None if len(buffer) < start else (opcode, start, start + length)
 
     def _begin(self, opcode: int, length: int) -> None:
@@ -121,7 +131,7 @@ class FrameReader:
         self._left -= len(data)
         is_last = self._is_final and not self._left
         if self._left:
-            turn = len(data) % _MASK_BYTES
+            turn = len(data) % MASK_BYTES
             self._mask = self._mask[turn:] + self._mask[:turn]
         opcode = self._opcode
         if self._decoder is not None:
@@ -132,13 +142,6 @@ class FrameReader:
         if is_last:
             self._opcode, self._size, self._decoder = CONTINUATION, 0, None
         return opcode, data, is_last
-
-
-def unmask(data: bytes, mask: bytes) -> bytes:
-    """Return masked bytes as they were: each four of them XOR the mask (section 5.3)."""
-    size = len(data)
-    repeated = (mask * (size // _MASK_BYTES + 1))[:size]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
 
 
 def _check_control(opcode: int, payload: bytes) -> bytes:
@@ -157,18 +160,12 @@ def _check_control(opcode: int, payload: bytes) -> bytes:
 
 def encode_frames(payloads: Sequence[bytes], opcode: int) -> bytes:
     """Return a frame of each payload, whole messages of the server, one behind the other."""
-    heads = _HEADS[opcode]
-    parts: list[bytes] = []
-    for payload in payloads:
-        size = len(payload)
-        if size < _SHORT:
-            parts.append(heads[size])
-        elif size <= _MEDIUM_MAX:
-            parts.append(bytes((_FIN | opcode, _SHORT)) + size.to_bytes(2, "big"))
-        else:
-            parts.append(bytes((_FIN | opcode, _MEDIUM)) + size.to_bytes(8, "big"))
-        parts.append(payload)
-    return b"".join(parts)
+    return b"".join([part for payload in payloads for part in (head(_FIN | opcode, len(payload)), payload)])
+
+
+def encode_packets(joined: Sequence[bytes]) -> bytes:
+    """Return a binary message of each packet; `joined` are bytes that hold whole packets."""
+    return hot.write_messages(joined)
 
 
 def encode_close(code: int) -> bytes:

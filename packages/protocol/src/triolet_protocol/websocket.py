@@ -11,3 +11,4 @@ from triolet_protocol._websocket import TEXT as TEXT
 from triolet_protocol._websocket import FrameReader as FrameReader
 from triolet_protocol._websocket import encode_close as encode_close
 from triolet_protocol._websocket import encode_frames as encode_frames
+from triolet_protocol._websocket import encode_packets as encode_packets

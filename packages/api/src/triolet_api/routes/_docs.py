@@ -1,12 +1,12 @@
 """The documentation: the OpenAPI document, and a page that shows it from files of this machine."""
 
 import functools
+import importlib.util
 import mimetypes
 from pathlib import Path
 from typing import Any
 
 import attrs
-import flask_swagger_ui
 import trio
 
 from triolet_api._answers import JSON, Content
@@ -14,7 +14,6 @@ from triolet_api._call import Call, Route
 from triolet_api._config import ApiConfig
 from triolet_api._errors import ApiError
 
-_ASSETS = Path(flask_swagger_ui.__file__).parent / "dist"
 _NAMES = frozenset({"swagger-ui.css", "index.css", "swagger-ui-bundle.js", "favicon-32x32.png"})
 _PAGE = b"""<!doctype html>
 <html lang="en">
@@ -78,13 +77,15 @@ async def asset(call: Call, query: None) -> Content:
 
 @functools.cache
 def _read(name: str) -> bytes:
-    return (_ASSETS / name).read_bytes()
+    found = importlib.util.find_spec("flask_swagger_ui")  # its files are wanted; to import it would load Flask
+    if found is None or found.origin is None:
+        raise FileNotFoundError("flask_swagger_ui")
+    return (Path(found.origin).parent / "dist" / name).read_bytes()
 
 
 async def openapi(call: Call, query: None) -> Content:
     """Return the OpenAPI document."""
-    body: bytes = call.services.parts["document"]
-    return Content(body, JSON)
+    return Content(await call.services.parts["document"].text(), JSON)
 
 
 async def docs_health(call: Call, query: None) -> DocsHealth:

@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +33,8 @@ FILE_NAME = "triolet.mdb"
 _MAGIC = b"triolet"
 _JOURNAL_KEY = "journal key"
 _CURSOR_OF_FORMAT_1 = 0x03
+_FEW_ROWS = 10_000
+"""A store of no more fills the window of repeats (10 ms) before it opens."""
 
 
 class Store:
@@ -114,8 +118,11 @@ async def open_store(
     node: int,
     after_commit: AfterCommit,
     clock_s: Callable[[], float] = time.time,
+    cache_count: int = 100_000,
 ) -> AsyncIterator[Store]:
     """Open the store in `directory`, which is made if need be; closing it commits what is queued.
+
+    The ends of up to `cache_count` channels are kept in memory.
 
     Raises:
         StoreLocked: Another process holds it.
@@ -131,7 +138,7 @@ async def open_store(
             dedupe = _dedupe.DedupeWindow(message.dedupe, message.dedupe_entries)
             ids = IdSource(node, lambda: int(clock_s() * 1000), first_tick=_first_tick(env, clock_s))
             backlog = Backlog(env, journal)
-            sealer = Sealer(env, ids, dedupe, clock_s, channel_is_kept=backlog.holds)
+            sealer = Sealer(env, ids, dedupe, clock_s, channel_is_kept=backlog.holds, most_tails=cache_count)
             writer = Writer(
                 env,
                 sealer,
@@ -140,9 +147,15 @@ async def open_store(
                 queue_timeout_s=config.queue_timeout,
                 max_batch=config.max_batch,
             )
-            _fill(dedupe, env, clock_s())
+            read = partial(_last_sends, env, message, clock_s())
+            if dedupe.is_on and _row_count(env) > _FEW_ROWS:
+                dedupe.expect_fill()
+            elif dedupe.is_on:
+                dedupe.fill(read)
             try:
                 async with trio.open_nursery() as nursery:
+                    if not dedupe.is_ready:
+                        nursery.start_soon(_fill, dedupe, read)
                     await nursery.start(backlog.run)
                     await nursery.start(writer.run, after_commit)
                     await writer.change(lambda _: None)  # reserves message ids
@@ -299,18 +312,30 @@ def _first_tick(env: lmdb.Environment, clock_s: Callable[[], float]) -> int:
     return max(ceiling, logged, 1)
 
 
-def _fill(dedupe: _dedupe.DedupeWindow, env: lmdb.Environment, now: float) -> None:
-    if not dedupe.is_on:
-        return
+async def _fill(dedupe: _dedupe.DedupeWindow, read: Callable[[], dict[int, int]]) -> None:
+    """Fill the window in a thread, while the server opens its listeners; what is sent meanwhile waits for it."""
+    try:
+        await trio.to_thread.run_sync(dedupe.fill, read, limiter=trio.CapacityLimiter(1))
+    finally:
+        dedupe.end_fill()
+
+
+def _row_count(env: lmdb.Environment) -> int:
+    count: int = env.stat()["entries"]
+    return count
+
+
+def _last_sends(env: lmdb.Environment, config: MessageConfig, now: float) -> dict[int, int]:
+    """Return the message ids of the last sends by their keys, of two that are alike the newer one's."""
+    most, since = config.dedupe_entries // 2, now - config.dedupe
+    found: dict[int, int] = {}
     with env.begin() as txn:
-        for count, (message_id, timestamp, sender, channel, number) in enumerate(_queries.sends_back(txn)):
-            if count >= dedupe.entries // 2 or now - timestamp > dedupe.window_s:
+        for message_id, timestamp, sender, channel, number in islice(_queries.sends_back(txn), most):
+            if timestamp < since:
                 break
             if number:
-                key = _dedupe.key_of(sender, channel.id, channel.type, number)
-                if dedupe.find(key) is None:
-                    dedupe.add(key, message_id)
-    dedupe.commit()
+                found.setdefault(_dedupe.key_of(sender, channel.id, channel.type, number), message_id)
+    return found
 
 
 __all__ = ["FILE_NAME", "NothingFollows", "Sealer", "Store", "Turn", "Work", "Writer", "open_store"]

@@ -24,8 +24,6 @@ from triolet_core.store._tables import (
 )
 
 CEILING = "id ceiling"
-_MAX_TAILS = 200_000
-"""Channel ends kept in memory (about 200 bytes each); when full they are forgotten and read again."""
 
 
 class NeedsTransaction(Exception):
@@ -55,12 +53,15 @@ class Sealer:
         clock_s: Callable[[], float],
         *,
         channel_is_kept: Callable[[ChannelKey], bool],
+        most_tails: int,
     ) -> None:
+        """Ends of up to `most_tails` channels are kept (300 bytes each); then they are read again."""
         self.ids = ids
         self._env = env
         self._dedupe = dedupe
         self._clock_s = clock_s
         self._channel_is_kept = channel_is_kept
+        self._most_tails = most_tails
         self._tails: dict[ChannelKey, Tail] = {}
         self._touched: dict[ChannelKey, Tail] = {}
         self._txn: lmdb.Transaction | None = None
@@ -99,7 +100,7 @@ class Sealer:
         """Keep what was sealed: it is durable."""
         if self._new_ceiling is not None:
             self.ids.ceiling = self._new_ceiling
-        if len(self._tails) + len(self._touched) > _MAX_TAILS:
+        if len(self._tails) + len(self._touched) > self._most_tails:
             self._tails = {key: tail for key, tail in self._tails.items() if self._channel_is_kept(key)}
         self._tails.update(self._touched)
         self._touched.clear()
@@ -172,29 +173,40 @@ class Sealer:
         Returns:
             (message, is_new) per draft; a repeat inside the dedupe window gives the first message and False.
         """
+        self._wait_for_window()
         tail = self.tail(key)
         fresh: list[Message] = []
         answers: list[tuple[Message, bool]] = []
         for message_id, draft in zip(self.block(len(drafts)), drafts, strict=True):
-            known = self._repeat(key, sender, draft, fresh)
-            if known is not None:
-                answers.append((known, False))
-                continue
+            place = None
+            if self._dedupe.is_on and draft.client_msg_no:
+                place = _dedupe.key_of(sender, key.id, key.type, draft.client_msg_no)
+                known = self._repeat(place, key, sender, draft, fresh)
+                if known is not None:
+                    answers.append((known, False))
+                    continue
             message = self.message(message_id, key, sender, draft)
             tail.seq += 1
             message.seq = tail.seq
             fresh.append(message)
             answers.append((message, True))
-            if self._dedupe.is_on and draft.client_msg_no:
-                self._dedupe.add(_dedupe.key_of(sender, key.id, key.type, draft.client_msg_no), message_id)
+            if place is not None:
+                self._dedupe.add(place, message_id)
         if fresh:
             self.emit(AppendMessages(tail.slot, tail.number, fresh))
         return answers
 
-    def _repeat(self, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]) -> Message | None:
-        if not (self._dedupe.is_on and draft.client_msg_no):
-            return None
-        message_id = self._dedupe.find(_dedupe.key_of(sender, key.id, key.type, draft.client_msg_no))
+    def _wait_for_window(self) -> None:
+        """Let nothing be sent before it is known what was; that is waited for in the thread of a transaction only."""
+        if self._dedupe.is_on and not self._dedupe.is_ready:
+            if self._txn is None:
+                raise NeedsTransaction
+            self._dedupe.wait_ready()
+
+    def _repeat(
+        self, place: int, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]
+    ) -> Message | None:
+        message_id = self._dedupe.find(place)
         if message_id is None:
             return None
         first = next((each for each in fresh if each.message_id == message_id), None)

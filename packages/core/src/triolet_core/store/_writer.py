@@ -233,7 +233,8 @@ class Writer:
                 batch = self._take()
                 self._is_busy = True
                 try:
-                    await self._commit(batch)
+                    with trio.CancelScope(shield=True):  # only threads are waited for, which end by themselves
+                        await self._commit(batch)
                     if after_commit.is_ready and sum(work.weight for work in batch) <= _MOST_AT_ONCE:
                         after_commit.at_once(batch)
                     else:
@@ -265,7 +266,7 @@ class Writer:
         """Commit what is queued, if that takes no waiting; False, and nothing is changed, if it may."""
         if self._is_busy or self.is_full or self._weight > _MOST_AT_ONCE or not self._backlog.is_quick:
             return False
-        if self.is_closed or not self._follow.is_ready:
+        if self.is_closed or self._broken is not None or not self._follow.is_ready:
             return False
         batch = self._take()
         self._is_busy = True

@@ -282,9 +282,14 @@ class FrontSession:
     def write_counted(self, frames: Sequence[bytes]) -> None:
         """Give frames that are counted to the socket; a client that reads too slowly is left."""
         if not self.outbox.write(frames):
+            self.fall_behind()
+
+    def fall_behind(self) -> None:
+        """Be left: what was written does not fit into the outbox, or the client is gone."""
+        if not self.is_closing:
             self.is_closing = True
             self._front.report(reports.Slow(self.number))
-            self.outbox.abort()
+        self.outbox.abort()
 
     def carry_out(self, order: orders.AnyOrder) -> None:
         """Do what the core orders."""

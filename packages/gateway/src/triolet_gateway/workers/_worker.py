@@ -97,7 +97,7 @@ class Worker:
             return
         match report:
             case reports.Slow():
-                session.leave_slow()
+                session.fall_behind()
             case reports.Crashed():
                 self._gateway.counters.crashes_total += 1
                 self._log.error("connection crashed", connection_id=report.number, traceback=report.traceback)
