@@ -35,6 +35,15 @@ class Pool:
         self._workers: set[Worker] = set()
         self.has_tls = False
 
+    def __enter__(self) -> None:
+        """Collect orders to all workers, without a checkpoint meanwhile."""
+        for worker in self._workers:
+            worker.link.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.link.__exit__()
+
     def serve(self, kind: int) -> Serve:
         """Return what is to be done with an accepted socket."""
         return partial(self._serve, kind)
@@ -86,7 +95,7 @@ class Pool:
         """Run one process until it ends, or is cancelled."""
         ours, theirs = socket.socketpair()
         link = Link(ours, reports.decoder)
-        worker = Worker(self._gateway, link, number)
+        worker = Worker(self._gateway, self, link, number)
         process = None
         problem = ""
         try:

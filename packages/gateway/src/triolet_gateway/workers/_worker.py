@@ -3,6 +3,7 @@
 import errno
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import trio
 
@@ -17,7 +18,11 @@ from triolet_gateway.workers._remote import RemoteSession
 class Worker:
     """Gives its sessions what is reported."""
 
-    def __init__(self, gateway: Gateway, link: Link[reports.AnyReport], number: int) -> None:
+    def __init__(
+        self, gateway: Gateway, links: AbstractContextManager[None], link: Link[reports.AnyReport], number: int
+    ) -> None:
+        """`links` is entered around what comes in at a time: orders to whichever worker go out at its end."""
+        self._links = links
         self._gateway = gateway
         self._log = gateway.log.bind(worker=number)
         self._pending_there = 0
@@ -65,7 +70,7 @@ class Worker:
         """Handle reports until the link ends."""
         async for frame in self.link.frames():
             now = trio.current_time()
-            with self._gateway.broker.turn, self.link:
+            with self._links, self._gateway.broker.turn:
                 for report in frame:
                     self._on_report(report, now)
             if self.is_ready:
