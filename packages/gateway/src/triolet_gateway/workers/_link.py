@@ -9,7 +9,7 @@ import array
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -44,11 +44,16 @@ class Link(Generic[T]):
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._outgoing = bytearray()
-        self._given: deque[socket.socket] = deque()
+        self._given: deque[tuple[socket.socket, bytes]] = deque()
+        self._going: list[socket.socket] = []
+        """Sockets that go with the first bytes of `_outgoing`."""
         self._is_corked = False
         self._wake = trio.Event()
         self._room = trio.Event()
         self._buffer = b""
+        self._offset = 0
+        """Where the next frame begins in it."""
+        self._returned = 0
         self.taken: deque[int] = deque()
         """Descriptors that came, the oldest first."""
         self.received = 0
@@ -76,23 +81,19 @@ class Link(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._is_corked = False
-        if not self.pending:
-            return
-        if self._outgoing or self._given:
-            self._wake.set()
-            return
-        self._frame()
-        with suppress(OSError):  # whoever reads sees the same, and the writer raises it
-            self._send()
-        if self._outgoing:
+        if not self._outgoing:
+            with suppress(OSError):  # whoever reads sees the same, and the writer raises it
+                self._frame()
+                self._send()
+        if self.pending or self._given:
             self._wake.set()
 
     def give(self, sock: socket.socket, encoded: bytes) -> bool:
         """Send an object and a socket, which is closed here; False, and nothing done, if too many wait."""
         if len(self._given) >= DESCRIPTORS_WAITING:
             return False
-        self._given.append(sock)
-        self.put(encoded)
+        self._given.append((sock, encoded))
+        self.put()
         return True
 
     # --- out
@@ -123,55 +124,64 @@ class Link(Generic[T]):
             await self._room.wait()
 
     def _frame(self) -> None:
-        """Join what waits into a frame. One that is not sent yet is waited for, so that there are few, large ones."""
-        if not self._waiting or len(self._outgoing) > READ_BYTES:
-            return
-        count, size = len(self._waiting), self._waiting_bytes
-        self._outgoing += _HEAD.pack(size + 5, self.received & 0xFFFFFFFF, _ARRAY_32, count)
-        self._outgoing += b"".join(self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        """Join what waits into a frame. One that is not sent yet is waited for, so that there are few, large ones.
+
+        Objects with sockets go first, as many as may go in one call with theirs; what follows may speak of them.
+        """
+        if self._given:
+            if not self._outgoing:
+                given = [self._given.popleft() for _ in range(min(len(self._given), MOST_DESCRIPTORS))]
+                self._going = [sock for sock, _ in given]
+                self._append([encoded for _, encoded in given])
+        elif self._waiting and len(self._outgoing) <= READ_BYTES:
+            waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            self._append(waiting)
+
+    def _append(self, objects: Sequence[bytes]) -> None:
+        body = b"".join(objects)
+        self._outgoing += _HEAD.pack(len(body) + 5, self.received & 0xFFFFFFFF, _ARRAY_32, len(objects)) + body
         self.sent += 1
 
     def _send(self) -> bool:
         """Send what the socket takes; False if it is full."""
-        given = [self._given[number] for number in range(min(len(self._given), MOST_DESCRIPTORS))]
-        numbers = array.array("i", [each.fileno() for each in given])
-        try:
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if given else []
-            sent = self._socket.sendmsg([self._outgoing], ancillary)
-        except BlockingIOError:
-            return False
-        for each in given:
-            self._given.popleft()
-            each.close()
-        del self._outgoing[:sent]
+        if self._outgoing:
+            numbers = array.array("i", [each.fileno() for each in self._going])
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if self._going else []
+            try:
+                sent = self._socket.sendmsg([self._outgoing], ancillary)
+            except BlockingIOError:
+                return False
+            for each in self._going:
+                each.close()
+            self._going = []
+            del self._outgoing[:sent]
         return True
 
     # --- in
 
-    async def frames(self) -> AsyncIterator[list[T]]:
-        """Yield the objects of each frame; ends when the other end is gone.
+    async def next_frame(self) -> list[T] | None:
+        """Return the objects of the next frame, None when the other end is gone. The frame before is handled now.
+
+        Not always a checkpoint.
 
         Raises:
-            ValueError: What came is not what it should be.
+            ValueError: What came is not what it should be; so does `msgspec.MsgspecError`.
         """
-        while True:
+        self.received = self._returned
+        while not (end := self._end_of_frame(self._offset)) or end > len(self._buffer):
             await trio.lowlevel.wait_readable(self._socket)
             data = self._read()
-            if data is None:
-                continue
-            if not data:
-                return
-            self._buffer += data
-            offset = 0
-            while (end := self._end_of_frame(offset)) and end <= len(self._buffer):
-                self.confirmed = int.from_bytes(self._buffer[offset + 4 : offset + 8], "big")
-                items = self._decoder.decode(memoryview(self._buffer)[offset + _HEAD_BYTES : end])
-                offset = end
-                yield items
-                self.received += 1
-            self._buffer = self._buffer[offset:]
+            if data:
+                self._buffer = self._buffer[self._offset :] + data
+                self._offset = 0
+            elif data is not None:
+                return None
+        head = self._buffer[self._offset : self._offset + _HEAD_BYTES]
+        self.confirmed = int.from_bytes(head[4:], "big")
+        items = self._decoder.decode(memoryview(self._buffer)[self._offset + _HEAD_BYTES : end])
+        self._offset = end
+        self._returned += 1
+        return items
 
     def _end_of_frame(self, offset: int) -> int:
         """Return where the frame ends that begins at `offset`, 0 if that cannot be told yet."""
@@ -195,8 +205,9 @@ class Link(Generic[T]):
 
     def close(self) -> None:
         """Close this end, and what was not sent."""
-        for each in self._given:
+        for each in (*self._going, *(sock for sock, _ in self._given)):
             each.close()
+        self._going.clear()
         self._given.clear()
         while self.taken:
             with suppress(OSError):

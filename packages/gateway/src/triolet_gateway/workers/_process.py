@@ -41,7 +41,7 @@ async def serve(sock: socket.socket) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.write_forever)
             process: Process | None = None
-            async for frame in link.frames():
+            while (frame := await link.next_frame()) is not None:
                 if process is None:
                     process = await Process.start(frame, link, nursery)
                 else:

@@ -68,7 +68,7 @@ class Worker:
 
     async def read_forever(self, on_ready: trio.Event) -> None:
         """Handle reports until the link ends."""
-        async for frame in self.link.frames():
+        while (frame := await self.link.next_frame()) is not None:
             now = trio.current_time()
             with self._links, self._gateway.broker.turn:
                 for report in frame:
