@@ -63,7 +63,6 @@ SAME = (
     test_reactor.test_who_says_good_bye_still_gets_the_answers_to_what_it_sent,
     test_reactor.test_who_says_good_bye_and_half_closes_gets_them_too,
     test_reactor.test_who_leaves_without_a_word_is_owed_nothing,
-    test_reactor.test_a_client_that_waits_for_its_login_holds_up_nobody,
     test_reactor.test_a_client_that_leaves_during_its_login_is_never_online,
     test_reactor.test_a_full_queue_pauses_reading_and_nothing_is_lost,
     test_reactor.test_a_storm_of_connections_is_accepted_and_others_are_served_meanwhile,
@@ -71,7 +70,6 @@ SAME = (
     test_bounds.test_what_is_too_fast_is_refused_with_reason_22_and_the_rest_goes_on,
     test_bounds.test_what_comes_before_connect_is_bounded,
     test_bounds.test_reading_pauses_while_too_much_waits_for_the_store,
-    test_bounds.test_a_slow_reader_that_reads_again_in_time_loses_nothing,
     test_devices.test_who_has_to_leave,
 )
 globals().update({each.__name__: each for each in SAME})

@@ -176,12 +176,13 @@ async def test_a_bad_key_is_refused_before_it_displaces_anybody(tmp_path: Path) 
 
 async def test_a_pong_says_that_everything_before_was_handled(tmp_path: Path) -> None:
     """Whether the worker answers or the core: a subscription is in force when the PONG is there."""
-    async with server_in(tmp_path, workers=WORKERS) as server, clients_of(server, ["ann", "bob"]) as (ann, bob):
+    async with server_in(tmp_path, workers=WORKERS) as server, clients_of(server, ["ann"]) as (ann,):
         for number in range(30):
             await ann.send_raw(ann.connection.send(wire.Sub(0, f"s{number}", f"d{number}", 7, 0, "")))
             await ann.send_raw(ann.connection.ping())
             await ann.wait_for(wire.PongReceived)
-            await bob.send(f"d{number}", str(number).encode(), channel_type=7)
+            draft = Draft(f"d{number}", 7, str(number).encode())
+            await server.broker.messages.send(Device(uid="bob", is_server=True), draft)
             assert (await ann.receive()).payload == str(number).encode()
 
 
@@ -234,11 +235,11 @@ async def test_a_worker_that_cannot_serve_is_a_configuration_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triolet_gateway.workers._pool.sys.executable", "/bin/false")
-    with pytest.RaisesGroup(
-        pytest.RaisesExc(ConfigError, match="gateway.workers"), flatten_subgroups=True, allow_unwrapped=True
-    ):
+    with pytest.raises(Exception) as caught:
         async with server_in(tmp_path, workers=1):
             pass
+    assert isinstance(caught.value.__cause__, ConfigError)
+    assert "gateway.workers" in str(caught.value.__cause__)
 
 
 async def test_an_error_in_a_worker_ends_that_connection_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from itertools import starmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import trio
 
 import triolet_protocol as wire
 from triolet_core import Draft
@@ -119,21 +121,17 @@ class RemoteConnection:
 class RemoteOutbox:
     """Where a remote session writes: the link to its worker."""
 
-    __slots__ = ("_is_gone", "_number", "_worker", "pending", "session")
+    __slots__ = ("_is_gone", "_worker", "number", "pending", "session")
     descriptor = -1
 
-    def __init__(self, worker: "Worker", number: int) -> None:
+    def __init__(self, worker: "Worker") -> None:
+        """Whoever makes it sets `session` and `number`."""
         self._worker = worker
-        self._number = number
         self._is_gone = False
         self.session: RemoteSession
+        self.number: int
         self.pending = 0
         """Bytes that wait in the worker, as it last said."""
-
-    @property
-    def worker(self) -> "Worker":
-        """The process with the socket."""
-        return self._worker
 
     def leave(self) -> None:
         """The socket is closed: nobody has to be told anything."""
@@ -157,26 +155,26 @@ class RemoteOutbox:
 
     def finish(self) -> None:
         """Have the socket closed once everything is out."""
-        self.order(orders.Finish(self._number))
+        self.order(orders.Finish(self.number))
 
     def abort(self) -> None:
         """Have the socket closed."""
         if self._is_gone:
             self.session.vanish()
-        self.order(orders.Abort(self._number))
+        self.order(orders.Abort(self.number))
 
 
 class RemoteSession(ClientSession):
     """A session that is fed by reports. Its bytes are counted by the worker, its packets and messages here."""
 
-    __slots__ = ("_has_vanished", "_is_over", "_is_told_to_pause", "_kept", "remote")
+    __slots__ = ("_has_vanished", "_is_over", "_is_told_to_pause", "_kept", "remote", "worker")
     outbox: RemoteOutbox
 
     def __init__(self, gateway: Gateway, worker: "Worker", peer: Peer, *, one_packet_per_write: bool) -> None:
-        outbox = RemoteOutbox(worker, 0)
+        self.worker = worker
+        outbox = RemoteOutbox(worker)
         super().__init__(gateway, outbox, peer, one_packet_per_write=one_packet_per_write)
-        outbox._number = self.connection_id
-        outbox.session = self
+        outbox.session, outbox.number = self, self.connection_id
         self.connection = self.remote = RemoteConnection(self.connection_id)
         self._kept: deque[reports.Packets] = deque()
         """Reports that wait for the step before them: what was under way when the worker was told to pause."""
@@ -185,7 +183,7 @@ class RemoteSession(ClientSession):
     @property
     def audience(self) -> object:
         """The worker."""
-        return self.outbox.worker
+        return self.worker
 
     # --- in
 
@@ -289,11 +287,13 @@ class RemoteSession(ClientSession):
     # --- out
 
     @staticmethod
-    def send_alike(sessions: Sequence[ClientSession], recvs: Sequence[wire.RecvFields]) -> Sent:
-        """Order messages for sessions of one worker; those for which there is no room are left as slow."""
-        order = orders.Deliver([session.connection_id for session in sessions], list(recvs))
-        is_taken = sessions[0].outbox.write([orders.encode(order)])
-        left = () if is_taken else [(number, ()) for number in range(len(sessions))]
+    def send_alike(sessions: Sequence[Any], recvs: Sequence[wire.RecvFields]) -> Sent:
+        """Order messages for sessions of one worker; if there is no room, for each by itself."""
+        fields = list(recvs)
+        order = orders.Deliver([session.connection_id for session in sessions], fields)
+        left: Sequence[tuple[int, Sequence[bytes]]] = ()
+        if not sessions[0].worker.order([orders.encode(order)]):
+            left = [(place, session.connection.encode_recvs(fields)) for place, session in enumerate(sessions)]
         return [0] * len(sessions), left
 
     def _send(self, frames: Sequence[bytes], *, packets: int = 0) -> bool:
@@ -317,12 +317,22 @@ class RemoteSession(ClientSession):
         if not (self._kept and self.is_paused) or self._closing:
             self.vanish()
 
+    def leave_slow(self) -> None:
+        """Leave a client that reads too slowly, even if its worker does not come to close the socket."""
+        super().leave_slow()
+        self.gateway.start_soon(self._vanish_soon)
+
+    async def _vanish_soon(self) -> None:
+        await trio.lowlevel.checkpoint()  # whoever delivers may be going through the sessions of this user
+        self.vanish()
+
     def vanish(self) -> None:
         """Leave everything."""
         self.outbox.leave()
         self._kept.clear()
         if not self._has_vanished:
             self._has_vanished = True
+            self.worker.sessions.pop(self.connection_id, None)
             self.close()
             self.gateway.dismiss(self.peer[0])
 

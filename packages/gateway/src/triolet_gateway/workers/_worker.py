@@ -106,7 +106,6 @@ class Worker:
                 self._log.warning("event dropped", connection_id=report.number, type=report.type[:64])
             case reports.Closed():
                 self._count(session, report.bytes_in, report.bytes_out, report.pings, now)
-                del self.sessions[report.number]
                 session.on_closed()
 
     def _on_traffic(self, report: reports.Traffic, now: float) -> None:
