@@ -317,9 +317,9 @@ class RemoteSession(ClientSession):
         if not (self._kept and self.is_paused) or self._closing:
             self.vanish()
 
-    def leave_slow(self) -> None:
+    def fall_behind(self) -> None:
         """Leave a client that reads too slowly, even if its worker does not come to close the socket."""
-        super().leave_slow()
+        super().fall_behind()
         self.gateway.start_soon(self._vanish_soon)
 
     async def _vanish_soon(self) -> None:
