@@ -28,7 +28,6 @@ SAME = (
     test_gateway.test_silence_before_connect_is_closed,
     test_gateway.test_malformed_input_ends_that_connection_only,
     test_gateway.test_a_half_closed_connection_ends,
-    test_gateway.test_a_client_that_does_not_read_is_dropped_and_others_are_served,
     test_gateway.test_a_subscriber_of_a_data_channel_gets_what_is_sent_and_nothing_is_stored,
     test_gateway.test_a_graceful_stop_under_load_loses_nothing_acknowledged,
     test_gateway.test_an_event_reaches_a_client_that_knows_events_and_no_other,

@@ -170,7 +170,9 @@ class FrontSession:
         if is_json is None:
             return False
         self._has_begun = True
-        if is_json:
+        if not is_json:
+            self.one_packet_per_write = False  # where a packet ends can be seen
+        else:
             self.outbox.use_text()
             if self._front.config.disable_jsonrpc:
                 raise wire.RemoteProtocolError(wire.ReasonCode.UNKNOWN, "JSON-RPC is switched off", NO_JSON)

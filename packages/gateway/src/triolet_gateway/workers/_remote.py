@@ -318,7 +318,7 @@ class RemoteSession(ClientSession):
             self.vanish()
 
     def fall_behind(self) -> None:
-        """Leave a client that reads too slowly, even if its worker does not come to close the socket."""
+        """Be left, even if the worker does not come to close the socket."""
         super().fall_behind()
         self.gateway.start_soon(self._vanish_soon)
 
