@@ -19,29 +19,69 @@ from triolet_gateway.workers import _orders as orders
 from triolet_gateway.workers import _reports as reports
 from triolet_gateway.workers._link import Link
 
+MOST_BYTES_WAITING = 1 << 20
+"""Reports that may wait for the core; beyond, sockets are left alone."""
 _HALF = 1 << 31
+
+
+class PatientReactor(Reactor):
+    """Leaves the sockets alone while the core is behind."""
+
+    def __init__(self, turn: "Front", link: Link[orders.AnyOrder]) -> None:
+        super().__init__(turn)
+        self._link = link
+
+    async def _turn(self) -> None:
+        await self._link.wait_room(MOST_BYTES_WAITING)
+        await super()._turn()
 
 
 class Front:
     """What the connections of one worker share."""
 
-    def __init__(self, config: GatewayConfig, link: Link[orders.AnyOrder], reactor: Reactor) -> None:
+    def __init__(self, config: GatewayConfig, link: Link[orders.AnyOrder]) -> None:
         self.config = config
         self.link = link
-        self.reactor = reactor
+        self.reactor: Reactor = PatientReactor(self, link)
         self.proxies = Proxies(config)
         self.keys = Keys()
         self.limits = wire.Limits(config.max_frame_size, config.max_login_bytes)
         self.draining: set[HasPending] = set()
         self.sessions: dict[int, FrontSession] = {}
+        self._acked: dict[tuple[bytes, int], list[tuple[int, int]]] = {}
+        self._is_in_turn = False
         self.changed: set[FrontSession] = set()
         """Those with something to count that is not reported yet."""
+
+    def __enter__(self) -> None:
+        """Take a turn of the reactor: RECVACKs that are alike are reported together at its end."""
+        self._is_in_turn = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_in_turn = False
+        with self.link:
+            self._report_acked()
+
+    def report_acked(self, session: "FrontSession", size: int, acked: bytes, recvacks: int) -> None:
+        """Tell the core of RECVACKs that came alone, soon."""
+        if self._is_in_turn:
+            self._acked.setdefault((acked, recvacks), []).append((session.number, size))
+        else:
+            self.report(reports.Acked([session.number], [size], acked, recvacks))
+
+    def _report_acked(self) -> None:
+        alike, self._acked = self._acked, {}
+        for (acked, recvacks), senders in alike.items():
+            numbers, sizes = zip(*senders, strict=True)
+            self.link.put(reports.encode(reports.Acked(list(numbers), list(sizes), acked, recvacks)))
 
     def dismiss(self, host: str) -> None:
         """Do nothing: the core counts connections."""
 
     def report(self, report: reports.Report) -> None:
-        """Tell the core."""
+        """Tell the core, after what was told to it before."""
+        if self._acked:
+            self._report_acked()
         self.link.put(reports.encode(report))
 
     def report_traffic(self) -> None:
@@ -224,7 +264,12 @@ class FrontSession:
             events = [(place, (each.id, each.type, each.timestamp, each.data)) for place, each in batch.stream_events]
             self._report(reports.Streamed, sends, marks, streams, events)
             sends, marks = [], []
-        if sends or batch.recvacks or batch.pings:
+        if batch.recvacks and not (sends or batch.pings):
+            size, self._bytes_in = self._bytes_in, 0
+            self._last_frame = self._front.link.sent + 1 & 0xFFFFFFFF
+            acked = struct.pack(f">{len(batch.acked)}q", *batch.acked)
+            self._front.report_acked(self, size, acked, batch.recvacks)
+        elif sends or batch.pings:
             acked = struct.pack(f">{len(batch.acked)}q", *batch.acked)
             self._report(reports.Took, sends, marks, acked, batch.recvacks, batch.pings)
 

@@ -45,6 +45,7 @@ class Link(Generic[T]):
         self._waiting_bytes = 0
         self._outgoing = bytearray()
         self._given: deque[socket.socket] = deque()
+        self._is_corked = False
         self._wake = trio.Event()
         self._room = trio.Event()
         self._buffer = b""
@@ -66,7 +67,25 @@ class Link(Generic[T]):
         """Send objects soon."""
         self._waiting += encoded
         self._waiting_bytes += sum(map(len, encoded))
-        self._wake.set()
+        if not self._is_corked:
+            self._wake.set()
+
+    def __enter__(self) -> None:
+        """Collect what is put, without a checkpoint meanwhile; it is sent at the end, on the spot if there is room."""
+        self._is_corked = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_corked = False
+        if not self.pending:
+            return
+        if self._outgoing or self._given:
+            self._wake.set()
+            return
+        self._frame()
+        with suppress(OSError):  # whoever reads sees the same, and the writer raises it
+            self._send()
+        if self._outgoing:
+            self._wake.set()
 
     def give(self, sock: socket.socket, encoded: bytes) -> bool:
         """Send an object and a socket, which is closed here; False, and nothing done, if too many wait."""

@@ -4,7 +4,7 @@ import signal
 import socket
 import traceback
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Sequence
 
 import msgspec
 import trio
@@ -13,7 +13,6 @@ import triolet_protocol as wire
 from triolet_core import ConfigError
 from triolet_gateway import _fanout
 from triolet_gateway._config import GatewayConfig
-from triolet_gateway._reactor import Reactor
 from triolet_gateway._socket import SocketConnection
 from triolet_gateway._tls import Certificates
 from triolet_gateway._transports import tcp_layers, websocket_layers
@@ -22,22 +21,10 @@ from triolet_gateway.workers import _reports as reports
 from triolet_gateway.workers._front import Front, FrontSession
 from triolet_gateway.workers._link import Link
 
-MOST_BYTES_WAITING = 1 << 20
-"""Reports that may wait for the core; beyond, sockets are left alone."""
+CROWD = 8
+"""So many receivers have a message encoded and sent in one call of their own."""
 _TICK_S = 1.0
 _DRAIN_LOOK_S = 0.01
-
-
-class PatientReactor(Reactor):
-    """Leaves the sockets alone while the core is behind."""
-
-    def __init__(self, link: Link[orders.AnyOrder]) -> None:
-        super().__init__(nullcontext())
-        self._link = link
-
-    async def _turn(self) -> None:
-        await self._link.wait_room(MOST_BYTES_WAITING)
-        await super()._turn()
 
 
 def main(descriptor: int) -> None:
@@ -55,11 +42,10 @@ async def serve(sock: socket.socket) -> None:
             nursery.start_soon(link.write_forever)
             process: Process | None = None
             async for frame in link.frames():
-                for order in frame:
-                    if isinstance(order, orders.Start):
-                        process = await Process.start(order, link, nursery)
-                    elif process is not None:
-                        process.carry_out(order)
+                if process is None:
+                    process = await Process.start(frame, link, nursery)
+                else:
+                    process.carry_out_all(frame)
             nursery.cancel_scope.cancel()
     except* OSError:
         pass  # the core is gone, which is the end as well
@@ -81,11 +67,20 @@ class Process:
         self._link = link
         self._certificates = certificates
         self._handler_nursery = nursery
-        self._front = Front(config, link, PatientReactor(link))
+        self._front = Front(config, link)
 
     @classmethod
-    async def start(cls, order: orders.Start, link: Link[orders.AnyOrder], nursery: trio.Nursery) -> "Process":
-        """Begin to serve."""
+    async def start(
+        cls, frame: Sequence[orders.AnyOrder], link: Link[orders.AnyOrder], nursery: trio.Nursery
+    ) -> "Process":
+        """Begin to serve, as the first frame says.
+
+        Raises:
+            ValueError: It says nothing of the kind.
+        """
+        order = frame[0]
+        if not isinstance(order, orders.Start):
+            raise ValueError("the first order is no start")
         settings = msgspec.json.decode(order.settings)
         config = GatewayConfig(**{**settings, "proxy_from": tuple(settings["proxy_from"])})
         certificates = None
@@ -95,6 +90,7 @@ class Process:
         nursery.start_soon(process._front.reactor.run)
         nursery.start_soon(process._tick)
         process._front.report(reports.Ready())
+        process.carry_out_all(frame[1:])
         return process
 
     async def _tick(self) -> None:
@@ -105,8 +101,25 @@ class Process:
             self._front.keys.forget()
             self._front.report_traffic()
 
-    def carry_out(self, order: orders.AnyOrder) -> None:
-        """Do what the core orders."""
+    def carry_out_all(self, frame: Sequence[orders.AnyOrder]) -> None:
+        """Do what the core orders; what goes to one client is one write."""
+        reactor = self._front.reactor
+        with self._link:
+            reactor.is_in_turn = True
+            try:
+                for order in frame:
+                    if isinstance(order, orders.Deliver) and len(order.numbers) >= CROWD:
+                        reactor.is_in_turn = False
+                        reactor.flush()
+                        self._deliver(order)
+                        reactor.is_in_turn = True
+                    else:
+                        self._carry_out(order)
+            finally:
+                reactor.is_in_turn = False
+            reactor.flush()
+
+    def _carry_out(self, order: orders.AnyOrder) -> None:
         match order:
             case orders.Deliver():
                 self._deliver(order)

@@ -203,6 +203,20 @@ class RemoteSession(ClientSession):
         self._handle(report)
         self._pause_if_needed()
 
+    def on_recvacks(self, acked: bytes, count: int) -> None:
+        """Handle RECVACKs that came alone; they wait for nothing, since nothing follows from them that others see."""
+        if self._closing or self.gateway.is_stopping:
+            return
+        self.in_packets += count
+        self.gateway.counters.recvacks_total += count
+        try:
+            if self.unacked and acked:
+                self._on_acked(acked)
+        except Exception:
+            crash(self)
+        if self._steps is not None:
+            self._pause_if_needed()
+
     def resume(self) -> None:
         """Handle what was kept, as far as nothing has to be waited for."""
         self.go_on()

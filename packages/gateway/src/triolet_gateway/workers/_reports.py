@@ -133,6 +133,16 @@ class Traffic(Report, tag=13):
     """Bytes that wait for clients of this worker."""
 
 
+class Acked(Report, tag=16):
+    """The same RECVACKs of connections, and nothing else of each; at the end of a turn of the worker."""
+
+    numbers: list[int]
+    sizes: list[int]
+    """Bytes that came from each."""
+    acked: bytes
+    recvacks: int
+
+
 class Drained(Report, tag=14):
     """Nothing waits for any client."""
 
@@ -159,6 +169,7 @@ AnyReport = (
     | Dropped
     | Closed
     | Traffic
+    | Acked
     | Drained
     | Trouble
 )

@@ -65,7 +65,7 @@ class Worker:
         """Handle reports until the link ends."""
         async for frame in self.link.frames():
             now = trio.current_time()
-            with self._gateway.broker.turn:
+            with self._gateway.broker.turn, self.link:
                 for report in frame:
                     self._on_report(report, now)
             if self.is_ready:
@@ -79,6 +79,8 @@ class Worker:
                 session.on_report(report)
             return
         match report:
+            case reports.Acked():
+                self._on_acked(report, now)
             case reports.Traffic():
                 self._on_traffic(report, now)
             case reports.Ready():
@@ -90,6 +92,14 @@ class Worker:
                 self._log.warning(report.text, problem=report.problem)
             case _:
                 self._on_end(report, now)
+
+    def _on_acked(self, report: reports.Acked, now: float) -> None:
+        acked, recvacks = report.acked, report.recvacks
+        for number, size in zip(report.numbers, report.sizes, strict=True):
+            session = self.sessions.get(number)
+            if session is not None:
+                session.on_bytes(size, now)
+                session.on_recvacks(acked, recvacks)
 
     def _on_end(self, report: reports.Closed | reports.Slow | reports.Crashed | reports.Dropped, now: float) -> None:
         session = self.sessions.get(report.number)
