@@ -104,7 +104,8 @@ class Pool:
             link.close()
             connections = worker.lose()
             if process is not None:
-                await _reap(process)
+                with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True):
+                    await _reap(process)
         self._gateway.counters.workers_lost_total += 1
         status = process.returncode
         if is_first and not ready.is_set():
@@ -138,9 +139,8 @@ async def _see_that_it_serves(ready: trio.Event) -> None:
 
 async def _reap(process: trio.Process) -> None:
     """Wait for the end of a process whose link is closed; one that does not end is killed."""
-    with trio.move_on_after(STOP_TIMEOUT_S, shield=True):
+    with trio.move_on_after(STOP_TIMEOUT_S):
         await process.wait()
     if process.returncode is None:
         process.kill()
-        with trio.move_on_after(STOP_TIMEOUT_S, shield=True):
-            await process.wait()
+        await process.wait()
