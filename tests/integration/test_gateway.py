@@ -337,7 +337,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_served(tmp_
         await ann.connect("ann")
         bob.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await bob.connect("bob")
-        sender = Device(uid="ann", is_server=True)
+        sender = Device(uid="carl", is_server=True)
         for _ in range(400):
             await server.broker.messages.send(sender, Draft("bob", 1, b"x" * 32_000))
             if not server.broker.presence.sessions("bob"):

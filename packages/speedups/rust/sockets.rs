@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-/// For more sockets than this other threads run meanwhile.
+/// While more sockets than this are written other threads run. Reading is too quick for that: to be let in again takes
+/// longer (measured: 12 µs of CPU instead of 10 for a delivery and its RECVACK).
 const DETACH_SOCKETS: usize = 4;
 
 /// What one socket gave.
@@ -23,6 +24,7 @@ thread_local! {
 }
 
 /// Read once from each of several non-blocking sockets, at most `most` bytes from one, until there are `enough`.
+/// Keeps the interpreter: there is nothing to wait for.
 #[pyfunction]
 pub fn read_sockets<'py>(
     py: Python<'py>,
@@ -30,11 +32,7 @@ pub fn read_sockets<'py>(
     most: usize,
     enough: usize,
 ) -> Vec<Option<Bound<'py, PyBytes>>> {
-    let (bytes, found) = if descriptors.len() > DETACH_SOCKETS {
-        py.detach(|| read_all(&descriptors, most, enough))
-    } else {
-        read_all(&descriptors, most, enough)
-    };
+    let (bytes, found) = read_all(&descriptors, most, enough);
     let mut rest = bytes.as_slice();
     found
         .into_iter()

@@ -67,4 +67,6 @@ class IdSource:
             if first + count > (self.ceiling if ceiling is None else ceiling):
                 raise Overloaded("the reserve of message ids", RESERVE_TICKS)
             self._last = first + count - 1
+        if count == 1:
+            return [id_of_tick(first, self._node)]
         return [id_of_tick(tick, self._node) for tick in range(first, first + count)]

@@ -81,7 +81,9 @@ def push_alike(
         session.out_packets += count
         session.out_packet_bytes += length
     if runs:
-        kept, kept_size = sum([len(run.ids) for run in runs]), sum([run.size for run in runs])
+        kept, kept_size = len(runs[0].ids), runs[0].size
+        for run in runs[1:]:
+            kept, kept_size = kept + len(run.ids), kept_size + run.size
         for session in sessions:
             if session.unacked is None:
                 session.unacked = Unacked(config.unacked, config.unacked_bytes)

@@ -172,14 +172,14 @@ class Intake(Traffic, ABC):
 
     def go_on(self) -> None:
         """Handle what is complete, until there is something to wait for."""
-        count = 0
+        connection, count = self.connection, 0
         try:
             while not (self._closing or self._is_held or self._steps is not None):
-                batch = self.connection.batch()
+                batch = connection.batch()
                 if not batch:
                     return
                 self._on_batch(batch)
-                if self.connection.is_drained:
+                if connection.is_drained:
                     return
                 count += 1
                 if count == BATCHES_AT_ONCE:
@@ -368,11 +368,12 @@ class Intake(Traffic, ABC):
 
     def _count(self, drafts: Sequence[Draft], marks: Sequence[wire.Mark]) -> tuple[int, Done]:
         """Count messages in; returns their size, and what is to be called with their receipts."""
-        size = sum([len(draft.payload) for draft in drafts])
-        self.gateway.counters.sends_total += len(drafts)
-        self.in_messages += len(drafts)
+        count = len(drafts)
+        size = len(drafts[0].payload) if count == 1 else sum([len(draft.payload) for draft in drafts])
+        self.gateway.counters.sends_total += count
+        self.in_messages += count
         self.in_message_bytes += size
-        self._in_flight += len(drafts)
+        self._in_flight += count
         self._hold(size)
         return size, partial(self._settle, marks, size)
 

@@ -10,7 +10,7 @@ Fairness: a socket is read once per turn, at most `READ_BYTES`; after `TURN_BYTE
 their turn. Everything is level-triggered: what is not read now is reported again.
 
 All that are ready are read in one call, and what a turn writes goes out in one call at its end: the interpreter's lock
-is given away once and not for each socket, and a client that gets several frames is woken once.
+is not given away for each socket, and a client that gets several frames is woken once.
 """
 
 import select

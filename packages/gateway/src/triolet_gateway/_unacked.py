@@ -102,8 +102,9 @@ class Unacked:
         """
         total = offset = 0
         commands: list[int] = []
-        while self._runs and offset < len(data) and not self._entries:
-            count, offset = match(data, offset, self._runs[0].packed_ids, self._start)
+        runs = self._runs
+        while runs and offset < len(data) and not self._entries:
+            count, offset = match(data, offset, runs[0].packed_ids, self._start)
             if not count:
                 break
             total += count
