@@ -17,6 +17,7 @@ from triolet_gateway._served import ServerEnd
 from triolet_gateway._socket import SocketConnection
 from triolet_gateway.workers import _orders as orders
 from triolet_gateway.workers import _reports as reports
+from triolet_gateway.workers._agreement import AgreedKeys
 from triolet_gateway.workers._link import Link
 
 MOST_BYTES_WAITING = 1 << 20
@@ -91,21 +92,6 @@ class Front:
         carried = [session.take_traffic() for session in self.changed]
         self.changed.clear()
         self.report(reports.Traffic(carried, sum(each.pending for each in self.draining)))
-
-
-class AgreedKeys(wire.KeyPair):
-    """The outcome of a key agreement that was made before anybody decided about the login."""
-
-    __slots__ = ("_key",)
-
-    def __init__(self, pair: wire.KeyPair, client_key: str) -> None:
-        self._private = pair._private
-        self.public = pair.public
-        self._key = pair.aes_key(client_key)
-
-    def aes_key(self, peer_key: str) -> bytes:
-        """Return the key that was agreed on."""
-        return self._key
 
 
 class FrontSession:
