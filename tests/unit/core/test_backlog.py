@@ -12,7 +12,7 @@ import trio
 
 from triolet_core import ChannelKey, Device, Draft, ServerConfig, StoreCorrupt, StoreFull
 from triolet_core._broker import Broker
-from triolet_core.config import StoreConfig
+from triolet_core.config import ChannelConfig, StoreConfig
 from triolet_core.model import person_channel_id
 from triolet_core.store import FILE_NAME, _backlog, _journal, _queries
 from triolet_core.store import _keys as keys
@@ -280,12 +280,9 @@ async def test_a_store_that_lost_the_key_of_its_journal_is_refused(tmp_path: Pat
             pass
 
 
-async def test_channels_that_wait_are_not_forgotten_when_memory_is_tidied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_channels_that_wait_are_not_forgotten_when_memory_is_tidied(tmp_path: Path) -> None:
     """Their ends are known to nobody else: a number would be given twice."""
-    monkeypatch.setattr("triolet_core.store._sealer._MAX_TAILS", 3)
-    async with open_test_broker(tmp_path) as broker:
+    async with open_test_broker(tmp_path, ServerConfig(channel=ChannelConfig(cache_count=3))) as broker:
         peers = [f"p{n}" for n in range(10)]
         for peer in peers:
             await send(broker, peer)
