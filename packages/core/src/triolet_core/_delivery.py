@@ -223,9 +223,7 @@ class Lanes:
                     continue
                 waiting = by_session.get(session)
                 by_session[session] = messages if waiting is None else waiting + messages
-        if self._hooks.offline_messages.has_subscribers:
-            for message in messages:
-                self._report_offline(message, uids)
+        self._report_offline(messages, uids)
 
     def _collect(self, collected: _Collected, channel: ChannelKey, uids: frozenset[str], delivery: Delivery) -> None:
         exclude, messages = delivery.exclude, delivery.messages
@@ -233,9 +231,7 @@ class Lanes:
         if exclude is not None:
             sessions = [session for session in sessions if session is not exclude]
         collected.add(sessions, messages)
-        if self._hooks.offline_messages.has_subscribers:
-            for message in messages:
-                self._report_offline(message, uids)
+        self._report_offline(messages, uids)
 
     def _has_nobody(self, channel: ChannelKey) -> bool:
         if channel.type not in _PAIRS or self._hooks.offline_messages.has_subscribers:
@@ -298,11 +294,15 @@ class Lanes:
                     pushed = 0
                     await trio.lowlevel.checkpoint()
 
-    def _report_offline(self, message: Message, uids: frozenset[str]) -> None:
-        if message.flags & NO_PERSIST or message.channel.type == ChannelType.AGENT:
+    def _report_offline(self, messages: Sequence[Message], uids: frozenset[str]) -> None:
+        """Tell those who want to know which of `uids` no device could be reached for."""
+        if not self._hooks.offline_messages.has_subscribers:
             return
         reachable = self._presence.is_reachable
-        offline = tuple(uid for uid in uids if uid not in (message.sender, SYSTEM_UID) and not reachable(uid))
-        if offline:
-            self.offline += len(offline)
-            self._hooks.offline_messages.publish(OfflineMessage(message=message, to_uids=offline))
+        for message in messages:
+            if message.flags & NO_PERSIST or message.channel.type == ChannelType.AGENT:
+                continue
+            offline = tuple(uid for uid in uids if uid not in (message.sender, SYSTEM_UID) and not reachable(uid))
+            if offline:
+                self.offline += len(offline)
+                self._hooks.offline_messages.publish(OfflineMessage(message=message, to_uids=offline))
