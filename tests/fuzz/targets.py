@@ -13,6 +13,7 @@ from typing import Any
 import triolet_protocol as wire
 from tests.fuzz import served
 from tests.fuzz.hot import PATHS, using
+from tests.jsonserver import answer
 from triolet_core.model import Receipt
 from triolet_protocol import _crypto, _hot
 from triolet_protocol._jsontext import Splitter
@@ -248,7 +249,7 @@ def jsonrpc(data: bytes) -> None:
         try:
             while events := connection.events():
                 for event in events:
-                    json.loads(_answer(connection, event) or b"0")
+                    json.loads(answer(connection, event) or b"0")
         except wire.RemoteProtocolError as exc:
             json.loads(exc.answer or b"0")
             assert connection.state is wire.State.CLOSED
@@ -257,24 +258,6 @@ def jsonrpc(data: bytes) -> None:
             return
         assert connection._splitter.waiting <= LIMITS.max_frame_size
     _split(data[1:])
-
-
-def _answer(connection: wire.JsonConnection, event: wire.Event) -> bytes:
-    match event:
-        case wire.ConnectReceived():
-            return connection.accept(b"", b"", time_diff_ms=0, node_id=1)
-        case wire.PingReceived():
-            return connection.send(wire.Pong())
-        case wire.SendReceived():
-            receipt = Receipt(event.refusal or 1, 1, 1)
-            return b"".join(connection.encode_sendacks([(event.send.client_seq, event.send.flags)], [receipt]))
-        case wire.SubReceived():
-            sub = event.sub
-            return connection.send(wire.SubAck(sub.sub_no, sub.channel_id, sub.channel_type, sub.action, 1))
-        case wire.AnswerReady():
-            return event.answer
-        case _:
-            return b""
 
 
 def _split(data: bytes) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import triolet_protocol as wire
-from triolet_core.model import Receipt
+from tests.jsonserver import answer
 from triolet_protocol import JsonConnection, Limits, RemoteProtocolError, State
 
 LIMITS = Limits(max_frame_size=4096, max_login_bytes=1024, max_json_depth=8, max_batch=10)
@@ -38,24 +38,6 @@ def new(*, is_ready: bool, is_stream: bool) -> JsonConnection:
         connection.events()
         connection.accept(b"", b"", time_diff_ms=0, node_id=1)
     return connection
-
-
-def answer(connection: JsonConnection, event: wire.Event) -> bytes:
-    match event:
-        case wire.ConnectReceived():
-            return connection.accept(b"", b"", time_diff_ms=0, node_id=1)
-        case wire.PingReceived():
-            return connection.send(wire.Pong())
-        case wire.SendReceived():
-            receipt = Receipt(event.refusal or 1, 1, 1)
-            return b"".join(connection.encode_sendacks([(event.send.client_seq, event.send.flags)], [receipt]))
-        case wire.SubReceived():
-            sub = event.sub
-            return connection.send(wire.SubAck(sub.sub_no, sub.channel_id, sub.channel_type, sub.action, 1))
-        case wire.AnswerReady():
-            return event.answer
-        case _:
-            return b""
 
 
 @settings(max_examples=500)
