@@ -7,6 +7,7 @@ What is found is printed, with the input.
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def fuzz(target: str, options: Sequence[str]) -> None:
     atheris.Fuzz()
 
 
-def replay(target: str, paths: Sequence[Path]) -> None:
-    """Run a target on every input."""
+def replay(target: str, paths: Sequence[Path]) -> int:
+    """Run a target on every input; returns the exit status: 1 if one has found something."""
     from tests.fuzz.targets import TARGETS
 
     for path in paths:
@@ -35,14 +36,15 @@ def replay(target: str, paths: Sequence[Path]) -> None:
             try:
                 TARGETS[target](data)
             except BaseException:
-                sys.stdout.write(f"found by {target}: {data.hex()}\n")
-                raise
+                sys.stdout.write(f"found by {target}: {data.hex()}\n{traceback.format_exc()}")
+                return 1
+    return 0
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "fuzz":
         fuzz(sys.argv[2], sys.argv[3:])
     else:
-        replay(sys.argv[2], [Path(word) for word in sys.argv[3:]])
+        status = replay(sys.argv[2], [Path(word) for word in sys.argv[3:]])
         sys.stdout.flush()
-        os._exit(0)  # the server of `sockets` has a thread that does not end
+        os._exit(status)  # the server of `sockets` has a thread that does not end

@@ -57,6 +57,8 @@ async def test_a_request_may_come_in_parts_and_with_frames_behind_it(tmp_path: P
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
         REQUEST.replace(b"Version: 13", b"Version: 8"),
         REQUEST.replace(b"Sec-WebSocket-Key", b"Sec-Something"),
+        REQUEST.replace(b"Host: ", b"Host: \xa0\xa0 "),
+        REQUEST.replace(b"Host: ", b"Sec-WebSocket-Protocol: \xff\r\nHost: "),
         b"\x16\x03\x01\r\n\r\n",
     ],
 )

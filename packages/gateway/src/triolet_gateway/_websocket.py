@@ -110,6 +110,9 @@ class WebSocket:
             if isinstance(exc.event_hint, RejectConnection):
                 self._send([handshake.send(exc.event_hint)])
             raise wire.RemoteProtocolError(wire.ReasonCode.UNKNOWN, "no WebSocket handshake") from exc
+        except UnicodeError as exc:  # wsproto takes names of hosts and protocols for ASCII
+            self._send([handshake.send(RejectConnection())])
+            raise wire.RemoteProtocolError(wire.ReasonCode.UNKNOWN, "WebSocket handshake not in ASCII") from exc
         for event in handshake.events():
             if isinstance(event, Request):
                 self._rename(event)
