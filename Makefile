@@ -1,5 +1,5 @@
 # One target a line of thought; CI and people run the same ones.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell python3 tools/interpreter.py || command -v python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
