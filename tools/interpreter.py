@@ -6,12 +6,13 @@ first on the PATH is taken only if it is clearly quicker. Runs on any Python 3.
 """
 
 import os
+import statistics
 import subprocess
 import sys
 
 NAMES = ("python3.11", "python3")
 PROBE = """
-import ensurepip, sys, timeit, venv
+import ensurepip, os, sys, timeit, venv
 if sys.version_info < (3, 11):
     sys.exit("too old")
 class Item:
@@ -22,45 +23,46 @@ def turn():
     for each in [Item(number) for number in range(200)]:
         kept[str(each.number)] = (each, each.number + 1)
     return sum(number for each, number in kept.values())
-print(min(timeit.repeat(turn, number=50, repeat=15)))
+print(min(timeit.repeat(turn, number=30, repeat=7)), os.path.realpath(sys.executable))
 """
 MARGIN = 0.93
-ROUNDS = 4
+ROUNDS = 9
 
 
-def duration(path: str) -> "float | None":
-    """Return how long an interpreter takes for the calls, in seconds; None if it cannot be used."""
+def probe(path: str) -> "tuple[float, str]":
+    """Run the calls; returns the seconds they took and the interpreter. ValueError if it cannot be used."""
     try:
         done = subprocess.run([path, "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
-        return float(done.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise ValueError(path) from exc
+    seconds, _, real = done.stdout.decode().partition(" ")
+    return float(seconds), real.strip()
 
 
 def candidates() -> "list[str]":
-    """Return the interpreters on the PATH, each once, in its order."""
-    found = {}  # by what they really are
+    """Return the interpreters on the PATH that can be used, each once, in its order."""
+    found = {}
     for name in NAMES:
         for folder in os.environ.get("PATH", "").split(os.pathsep):
             path = os.path.join(folder, name)
             if os.access(path, os.X_OK):
-                found.setdefault(os.path.realpath(path), path)
+                try:
+                    found.setdefault(probe(path)[1], path)
+                except ValueError:
+                    continue  # too old, or broken
     return list(found.values())
 
 
 def main() -> str:
     """Return the path; `python3` where none can be used: whoever runs that says why not."""
-    took = {}
-    for _ in range(ROUNDS):  # in turns, since the machine may be busy meanwhile
-        for path in candidates():
-            seconds = duration(path)
-            if seconds is not None:
-                took[path] = min(seconds, took.get(path, seconds))
-    if not took:
-        return "python3"
-    first = next(iter(took))
-    best = min(took, key=lambda path: took[path])
-    return best if took[best] < MARGIN * took[first] else first
+    paths = candidates()
+    if len(paths) < 2:
+        return paths[0] if paths else "python3"
+    # The machine may be busy by turns: what counts is how each compares to the first in the same moment.
+    rounds = [[probe(path)[0] for path in paths] for _ in range(ROUNDS)]
+    ratios = [statistics.median(each[at] / each[0] for each in rounds) for at in range(len(paths))]
+    best = min(range(len(paths)), key=lambda at: ratios[at])
+    return paths[best] if ratios[best] < MARGIN else paths[0]
 
 
 if __name__ == "__main__":
