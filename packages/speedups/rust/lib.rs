@@ -9,6 +9,7 @@ mod page;
 mod peer;
 mod read;
 mod request;
+mod rows;
 mod send;
 mod sockets;
 mod websocket;
@@ -31,6 +32,8 @@ mod _native {
     #[pymodule_export]
     use crate::request::read_request;
     #[pymodule_export]
+    use crate::rows::{encode_rows, message_rows};
+    #[pymodule_export]
     use crate::send::send_recvs;
     #[pymodule_export]
     use crate::sockets::{read_sockets, write_sockets};
@@ -41,5 +44,5 @@ mod _native {
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 4;
+    const INTERFACE: u32 = 5;
 }

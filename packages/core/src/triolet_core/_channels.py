@@ -291,10 +291,12 @@ class Channels:
             asked = await self._hooks.system_uids.ask(None)
         except BackendError as exc:
             self._system_failure = exc
+            self.known.outdate()
             raise
         self._system_failure = None
         stored = self._store.read_facts(_queries.system_uids)
         self._system = frozenset(stored) | frozenset(asked or ()) | self._cached_system
+        self.known.outdate()
 
     def check_system_uids(self) -> None:
         """Raise the `BackendError` of the last `load_system_uids`, if it failed."""
@@ -310,6 +312,7 @@ class Channels:
         known = self._system_set()
         self._cached_system = self._cached_system - frozenset(remove) | (frozenset(add) - known)
         self._system = known - frozenset(remove) | frozenset(add)
+        self.known.outdate()
 
     def _system_set(self) -> frozenset[str]:
         if self._system is None:
@@ -327,6 +330,7 @@ class Channels:
         def after() -> None:
             self._system = self._system_set() - frozenset(remove) | frozenset(add)
             self._cached_system -= frozenset(add) | frozenset(remove)
+            self.known.outdate()
 
         await self._store.writer.change(lambda sealer: sealer.emit(operation), after=after)
 

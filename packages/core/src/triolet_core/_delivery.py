@@ -193,16 +193,25 @@ class Lanes:
         """
         by_lane: dict[int, list[Delivery]] = {}
         by_session: dict[Session, list[Message]] = {}
+        reports_offline = self._hooks.offline_messages.has_subscribers
         for delivery in deliveries:
             channel = delivery.messages[0].channel
             is_pair = channel.type in _PAIRS and not delivery.to_uids
-            if is_pair and self._has_nobody(channel):
-                continue
+            sessions: Sequence[Session] = ()
+            if is_pair:
+                sessions = self._sessions_of_pair(channel)
+                if not sessions and not reports_offline:
+                    continue
             lane = hash(channel) % LANES
-            if is_pair and not self._loads[lane] and lane not in by_lane:
-                self._collect_pair(by_session, channel, delivery)
-            else:
+            if not is_pair or self._loads[lane] or lane in by_lane:
                 by_lane.setdefault(lane, []).append(delivery)
+                continue
+            for session in sessions:  # each end sees them under the name of the other, so that nothing is shared
+                if session is not delivery.exclude:
+                    waiting = by_session.get(session)
+                    by_session[session] = delivery.messages if waiting is None else waiting + delivery.messages
+            if reports_offline:
+                self._report_offline(delivery.messages, frozenset(ends_of(plain_channel(channel))))
         for lane, batch in by_lane.items():
             self._loads[lane] += 1
             self._senders[lane].send_nowait(batch)
@@ -213,17 +222,13 @@ class Lanes:
             self.failed += 1
             self._log.exception("delivery failed")
 
-    def _collect_pair(self, by_session: dict[Session, list[Message]], channel: ChannelKey, delivery: Delivery) -> None:
-        """Collect what both ends of a pair get; each sees it under the name of the other, so that nothing is shared."""
-        exclude, messages = delivery.exclude, delivery.messages
-        uids = frozenset(ends_of(plain_channel(channel)))
-        for uid in uids:
-            for session in self._presence.sessions(uid):
-                if session is exclude:
-                    continue
-                waiting = by_session.get(session)
-                by_session[session] = messages if waiting is None else waiting + messages
-        self._report_offline(messages, uids)
+    def _sessions_of_pair(self, channel: ChannelKey) -> Sequence[Session]:
+        first, second = ends_of(plain_channel(channel))
+        sessions = self._presence.sessions(first)
+        if first == second:
+            return sessions
+        others = self._presence.sessions(second)
+        return [*sessions, *others] if sessions and others else sessions or others
 
     def _collect(self, collected: _Collected, channel: ChannelKey, uids: frozenset[str], delivery: Delivery) -> None:
         exclude, messages = delivery.exclude, delivery.messages
@@ -236,8 +241,7 @@ class Lanes:
     def _has_nobody(self, channel: ChannelKey) -> bool:
         if channel.type not in _PAIRS or self._hooks.offline_messages.has_subscribers:
             return False
-        first, second = ends_of(plain_channel(channel))
-        return not self._presence.sessions(first) and not self._presence.sessions(second)
+        return not self._sessions_of_pair(channel)
 
     async def flush(self) -> None:
         """Wait until the lanes are empty."""

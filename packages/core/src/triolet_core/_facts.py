@@ -44,6 +44,8 @@ class KnownFacts:
         self._facts: cachetools.LRUCache[ChannelKey, Facts] = cachetools.LRUCache(cache_count)
         self._infos: cachetools.LRUCache[str, ChannelInfo | None] = cachetools.LRUCache(cache_count)
         self._loading: dict[ChannelKey, list[trio.Event]] = {}
+        self.revision = 0
+        """Rises with every change of what decides about messages, of any channel."""
 
     def cached(self, key: ChannelKey) -> Facts | None:
         """Return the facts of a channel if they are known, or can be read at once."""
@@ -139,8 +141,13 @@ class KnownFacts:
         info = self._infos[uid] = self._store.read_facts(lambda txn: _read_info(txn, key))
         return info
 
+    def outdate(self) -> None:
+        """Let everything be decided anew: something that decisions depend on has changed."""
+        self.revision += 1
+
     def forget(self, key: ChannelKey) -> None:
         """Drop what is known of a channel; what is being loaded is loaded again."""
+        self.outdate()
         for changed in self._loading.get(key, ()):
             changed.set()
         self._facts.pop(key, None)
@@ -149,6 +156,7 @@ class KnownFacts:
 
     def forget_all(self) -> None:
         """Drop what is known of every channel."""
+        self.outdate()
         for loading in self._loading.values():
             for changed in loading:
                 changed.set()

@@ -11,6 +11,7 @@ from triolet_core._channels import Channels
 from triolet_core._delivery import CROWDED, Lanes
 from triolet_core._drafts import drafts_alike, is_plausible
 from triolet_core._facts import Facts
+from triolet_core._permits import Permits
 from triolet_core._send_batch import Done, Judged, SendBatch
 from triolet_core._server_judge import ServerJudge
 from triolet_core.compat import Compat
@@ -72,6 +73,7 @@ class Messages:
         self._config = config
         self._permission = permission
         self._clock_s = clock_s
+        self._permits = Permits(channels.known)
         self._server_judge = ServerJudge(channels, hooks, compat)
         self.refused = 0
 
@@ -228,19 +230,31 @@ class Messages:
         """Decide on a draft by what is known; `verdicts` as in `_judge`."""
         if draft.refusal or not is_plausible(draft, self._config.max_payload_bytes):
             return _refuse(draft)
+        draft.flags &= ~DUP
         place = (draft.channel_id, draft.channel_type)
         verdict = verdicts.get(place)
         if verdict is None:
-            key = channel_key(sender.uid, draft.channel_id, draft.channel_type)
-            facts = self._facts_nowait(key)
-            reason = self._decide_nowait(sender, draft, key, facts)
-            persist = key.type != ChannelType.DATA or facts.exists
+            key, reason, persist = self._verdict_nowait(sender, draft)
             verdict = verdicts[place] = Judged(draft, key, reason, persist)
-        draft.flags &= ~DUP
         is_kept = verdict.persist and not draft.flags & NO_PERSIST
         if verdict.draft is draft and is_kept == verdict.persist:
             return verdict
         return Judged(draft, verdict.channel, verdict.reason, is_kept)
+
+    def _verdict_nowait(self, sender: Device, draft: Draft) -> tuple[ChannelKey, int, bool]:
+        """Return the channel, SUCCESS or why not, and whether the channel keeps messages."""
+        place = (sender.uid, draft.channel_id, draft.channel_type)
+        permit = self._permits.find(place)
+        if permit is not None:
+            key, persist = permit
+            return key, _SUCCESS, persist
+        key = channel_key(sender.uid, draft.channel_id, draft.channel_type)
+        facts = self._facts_nowait(key)
+        reason = self._decide_nowait(sender, draft, key, facts)
+        persist = key.type != ChannelType.DATA or facts.exists
+        if reason == _SUCCESS:
+            self._permits.add(place, (key, persist))
+        return key, reason, persist
 
     async def _of_server(self, draft: Draft, key: ChannelKey, reason: int) -> Judged:
         """A send of the API: it always has a number, and a command goes to the companion channel."""

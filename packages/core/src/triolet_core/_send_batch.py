@@ -62,9 +62,11 @@ class SendBatch:
     streams: list[tuple[ChannelKey, str]] = attrs.Factory(list)
     """Streams that it has begun."""
 
-    @property
-    def weight(self) -> int:
-        """Messages in the batch."""
+    weight: int = attrs.field(init=False)
+    """Messages in the batch."""
+
+    @weight.default
+    def _weight_of_judged(self) -> int:
         judged = self.judged
         return 1 + len(judged[0].more) if len(judged) == 1 else sum([1 + len(each.more) for each in judged])
 

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol, cast
 
-import trio
-
 import triolet_protocol as wire
 from triolet_core import Event, Message
 from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelKey, ChannelType, peer_of, plain_channel
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._served import ServerEnd
-from triolet_gateway._unacked import Unacked, bytes_of, runs_of
+from triolet_gateway._unacked import Unacked, bytes_of, kept_in, runs_of
 
 if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession
@@ -60,6 +58,24 @@ def recvs_of(messages: Sequence[Message], uid: str, *, flags: int = 0) -> list[w
     return recvs
 
 
+def push_one(session: "ClientSession", messages: Sequence[Message]) -> bool:
+    """Send messages to a session in one write; what has to be kept is repeated until RECVACK."""
+    gateway, count = session.gateway, len(messages)
+    config = gateway.config
+    recvs = recvs_of(messages, session.device.uid)
+    frames = session.connection.encode_recvs(recvs, apart=session.one_packet_per_write)
+    session.out_messages += count
+    session.out_message_bytes += bytes_of(messages)
+    runs = runs_of(messages, gateway.now() + config.retry_interval, config.retry_max_count)
+    if runs:
+        if session.unacked is None:
+            session.unacked = Unacked(config.unacked, config.unacked_bytes)
+        session.unacked.add(runs, *kept_in(runs))
+        gateway.retrying.add(session)
+    gateway.counters.receives_total += count
+    return session._send(frames, packets=count)
+
+
 def push_alike(
     sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields], messages: Sequence[Message]
 ) -> int:
@@ -73,7 +89,7 @@ def push_alike(
     gateway, count = sessions[0].gateway, len(messages)
     config = gateway.config
     size = bytes_of(messages)
-    runs = runs_of(messages, trio.current_time() + config.retry_interval, config.retry_max_count)
+    runs = runs_of(messages, gateway.now() + config.retry_interval, config.retry_max_count)
     sizes, left = sessions[0].send_alike(sessions, recvs)
     for session, length in zip(sessions, sizes, strict=True):
         session.out_messages += count
@@ -81,9 +97,7 @@ def push_alike(
         session.out_packets += count
         session.out_packet_bytes += length
     if runs:
-        kept, kept_size = len(runs[0].ids), runs[0].size
-        for run in runs[1:]:
-            kept, kept_size = kept + len(run.ids), kept_size + run.size
+        kept, kept_size = kept_in(runs)
         for session in sessions:
             if session.unacked is None:
                 session.unacked = Unacked(config.unacked, config.unacked_bytes)

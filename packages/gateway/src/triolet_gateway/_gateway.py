@@ -1,7 +1,7 @@
 """What the connections of one gateway share: the broker, the settings, the clock wheel, the counters."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,8 @@ class Gateway:
         self.arrivals = Arrivals(context.broker.turn)
         self.reactor = Reactor(self.arrivals)
         self.keys = Keys()
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        """Trio's clock, without the way to it: it is asked for each read."""
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()

@@ -140,7 +140,7 @@ class Intake(Traffic, ABC):
         gateway = self.gateway
         gateway.counters.bytes_in_total += len(data)
         self.in_packet_bytes += len(data)
-        self.last_activity = trio.current_time()
+        self.last_activity = gateway.now()
         if self._closing or gateway.is_stopping:
             return  # what a stopping server does not acknowledge the client sends again
         if self.unacked:
@@ -411,7 +411,7 @@ class Intake(Traffic, ABC):
         """Answer messages that no longer wait for the store. The writer calls this."""
         self._in_flight -= len(marks)
         self._hold(-size)
-        self.acknowledge(marks, receipts)
+        Intake.acknowledge(self, marks, receipts)  # this is guarded as a whole
         if self._is_leaving:
             self._end_if_answered()
         elif self._is_held:

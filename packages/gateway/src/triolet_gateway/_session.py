@@ -8,7 +8,7 @@ import trio
 import triolet_protocol as wire
 from triolet_core import Event, Message
 from triolet_core.session import ConnectionStatistics
-from triolet_gateway._fanout import SEES_PEER, Sent, frame_of, push_alike, recvs_of, send_alike
+from triolet_gateway._fanout import SEES_PEER, Sent, frame_of, push_alike, push_one, recvs_of, send_alike
 from triolet_gateway._guard import guarded
 from triolet_gateway._intake import Intake
 from triolet_gateway._traffic import statistics_of
@@ -93,7 +93,7 @@ class ClientSession(Intake):
         """Encode messages for this device and send them in one write; those to be kept are repeated until RECVACK."""
         if self._closing:
             return False
-        return bool(push_alike([self], recvs_of(messages, self.device.uid), messages))
+        return push_one(self, messages)
 
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
@@ -157,7 +157,10 @@ class ClientSession(Intake):
         self.gateway.counters.bytes_out_total += size
         self.out_packets += packets or len(frames)
         self.out_packet_bytes += size
-        return self.write_counted(frames)
+        if self.outbox.write(frames):
+            return True
+        self.fall_behind()
+        return False
 
     def write_counted(self, frames: Sequence[bytes]) -> bool:
         """Give frames that are counted to the outbox. False if it is full: the client reads too slowly and is left."""

@@ -45,6 +45,7 @@ class SocketConnection:
     """A client's socket, non-blocking. The session's outbox, and a connection of the reactor."""
 
     __slots__ = (
+        "_descriptor",
         "_gateway",
         "_interest",
         "_is_aborted",
@@ -61,6 +62,8 @@ class SocketConnection:
         """Whoever makes it sets `session` before `open`."""
         self._gateway = gateway
         self._socket = sock
+        self._descriptor = sock.fileno()
+        """-1 once it is closed."""
         self._interest = 0
         self._layers: Layers = ()
         self._kept: Iterator[bytes] | None = None
@@ -78,13 +81,13 @@ class SocketConnection:
         """
         self._layers = layers
         self._watch(READABLE)
-        self._gateway.reactor.add(self._socket.fileno(), self)
+        self._gateway.reactor.add(self._descriptor, self)
         self.session.open()
 
     @property
     def is_closed(self) -> bool:
         """Whether the socket is."""
-        return self._socket.fileno() < 0
+        return self._descriptor < 0
 
     def close(self) -> None:
         """Close the socket and leave everything."""
@@ -92,7 +95,8 @@ class SocketConnection:
             return
         self._write_leaving()
         self._watch(0)
-        self._gateway.reactor.remove(self._socket.fileno())
+        self._gateway.reactor.remove(self._descriptor)
+        self._descriptor = -1
         self._socket.close()
         session = self.session
         del self.session  # no circle is left for the collector
@@ -103,7 +107,7 @@ class SocketConnection:
 
     def _watch(self, interest: int) -> None:
         if interest != self._interest:
-            self._gateway.reactor.watch(self._socket.fileno(), self._interest, interest)
+            self._gateway.reactor.watch(self._descriptor, self._interest, interest)
             self._interest = interest
 
     # --- in
@@ -128,7 +132,7 @@ class SocketConnection:
 
     def on_data(self, data: bytes) -> None:
         """Take what was read; b"" is the end."""
-        if self.is_closed:
+        if self._descriptor < 0:
             return
         if self._is_aborted:
             self.close()
@@ -144,7 +148,7 @@ class SocketConnection:
         else:
             self._kept = _through(self._layers, data)
             self._feed()
-        if session.is_paused and not self.is_closed:
+        if session.is_paused and self._descriptor >= 0:
             self._watch(self._interest & ~READABLE)
 
     def _feed(self) -> None:
@@ -217,7 +221,7 @@ class SocketConnection:
     def descriptor(self) -> int:
         """The socket if it has no layers and nothing waits, not even for the end of a turn, else -1."""
         is_free = not self._layers and self._pending is None and not self._gateway.reactor.is_in_turn
-        return self._socket.fileno() if is_free else -1
+        return self._descriptor if is_free else -1
 
     def write(self, frames: Sequence[bytes]) -> bool:
         """Send frames, through the layers if there are any."""
@@ -227,7 +231,7 @@ class SocketConnection:
 
     def send(self, data: bytes) -> bool:
         """Send bytes to the socket, in a turn of the reactor at its end; what it does not take waits."""
-        if self.is_closed:
+        if self._descriptor < 0:
             return False
         reactor = self._gateway.reactor
         if self._leaving is not None:
@@ -243,7 +247,7 @@ class SocketConnection:
     def take_leaving(self) -> tuple[int, bytes]:
         """Return what the end of a turn writes, and where."""
         leaving, self._leaving = self._leaving or (), None
-        return self._socket.fileno(), leaving[0] if len(leaving) == 1 else b"".join(leaving)
+        return self._descriptor, leaving[0] if len(leaving) == 1 else b"".join(leaving)
 
     def on_left(self, data: bytes) -> None:
         """Keep what the socket did not take, or be left by a client that reads too slowly."""

@@ -55,6 +55,13 @@ def runs_of(messages: Sequence[Message], due: float, repeats: int) -> list[Run]:
     return [Run(messages[at : at + LONGEST_RUN], due, repeats, has_commands=flags & SYNC_ONCE > 0) for at in steps]
 
 
+def kept_in(runs: Sequence[Run]) -> tuple[int, int]:
+    """Return how many messages runs have, and the bytes of their payloads."""
+    if len(runs) == 1:
+        return len(runs[0].ids), runs[0].size
+    return sum([len(run.ids) for run in runs]), sum([run.size for run in runs])
+
+
 class Unacked:
     """The newest deliveries, bounded in number and bytes; the oldest are forgotten and left to synchronisation.
 

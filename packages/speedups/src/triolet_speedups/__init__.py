@@ -2,7 +2,9 @@
 
 from triolet_speedups._native import INTERFACE as INTERFACE
 from triolet_speedups._native import Peer as Peer
+from triolet_speedups._native import encode_rows as encode_rows
 from triolet_speedups._native import match_recvacks as match_recvacks
+from triolet_speedups._native import message_rows as message_rows
 from triolet_speedups._native import page_text as page_text
 from triolet_speedups._native import read_batch as read_batch
 from triolet_speedups._native import read_messages as read_messages

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 INTERFACE: int
 
@@ -27,6 +27,10 @@ def read_batch(
 def match_recvacks(buffer: bytes, offset: int, ids: bytes, start: int) -> tuple[int, int]: ...
 def read_messages(buffer: bytes, offset: int, limit: int) -> tuple[bytes, int]: ...
 def read_request(data: bytes, start: int, most: int, /) -> tuple[str, bytes, dict[str, str], bytes, int] | None: ...
+def message_rows(
+    messages: list[Any], prefix: bytes, log_prefix: bytes, place: bytes, /
+) -> list[tuple[bytes, bytes]]: ...
+def encode_rows(rows: list[tuple[bytes, bytes]], /) -> bytes: ...
 def page_text(
     rows: list[tuple[bytes, bytes]],
     prefix: bytes,

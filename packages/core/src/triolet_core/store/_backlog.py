@@ -57,7 +57,7 @@ class _Portion:
     number: int = 0
     """Number of the last record of the journal that is in it."""
 
-    def add(self, rows: Sequence[Row], channels: Iterable[ChannelKey], size: int, number: int) -> None:
+    def add(self, rows: list[Row], channels: Iterable[ChannelKey], size: int, number: int) -> None:
         self.rows += rows
         self.channels.update(channels)
         self.size += size
@@ -95,7 +95,7 @@ class Backlog:
 
     # --- the way in
 
-    async def add(self, rows: Sequence[Row], channels: Iterable[ChannelKey]) -> None:
+    async def add(self, rows: list[Row], channels: Iterable[ChannelKey]) -> None:
         """Write rows to the journal; they are durable on return. Not a checkpoint if they are few and the disk is fast.
 
         Raises:
@@ -114,7 +114,7 @@ class Backlog:
         """Whether the disk is so fast that the loop may wait for it."""
         return self._journal.write_s <= _AT_ONCE_S
 
-    def add_now(self, rows: Sequence[Row], channels: Iterable[ChannelKey]) -> bool:
+    def add_now(self, rows: list[Row], channels: Iterable[ChannelKey]) -> bool:
         """Do as `add` without waiting; False, and nothing is written, if there is too much for that.
 
         Raises:
@@ -136,7 +136,7 @@ class Backlog:
     def _fits_at_once(self, body: bytes) -> bool:
         return len(body) <= _AT_ONCE and self._journal.fits_at_once(body)
 
-    def _note(self, rows: Sequence[Row], channels: Iterable[ChannelKey], size: int) -> None:
+    def _note(self, rows: list[Row], channels: Iterable[ChannelKey], size: int) -> None:
         self._newest.add(rows, channels, size, self._journal.number)
         self._filled.set()
         if self._newest.size >= MUCH:

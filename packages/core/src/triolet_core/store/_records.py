@@ -25,6 +25,7 @@ FORMAT = 2
 
 _MESSAGE = struct.Struct(">QIBBIHHH")
 _LOG = struct.Struct(">HIQ")
+_LOG_PLACE = struct.Struct(">HI")
 _POSITION = struct.Struct(">QQIIB")
 _QUEUE_STATE = struct.Struct(">QQQ")
 
@@ -98,6 +99,11 @@ def is_expired(value: bytes, now: float) -> bool:
 def encode_log(slot: int, number: int, seq: int) -> bytes:
     """Encode where a message lies."""
     return _LOG.pack(slot, number, seq)
+
+
+def encode_log_place(slot: int, number: int) -> bytes:
+    """Encode what the entries of all messages of a channel begin with."""
+    return _LOG_PLACE.pack(slot, number)
 
 
 def decode_log(value: bytes) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ randomness, and it touches one slot. Nothing else writes. A replicated log can t
 `apply` later without a change here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -24,7 +24,7 @@ class AppendMessages:
 
     slot: int
     number: int
-    messages: Sequence[Message]
+    messages: list[Message]
 
 
 @attrs.frozen
