@@ -215,3 +215,13 @@ def connack_reason(client_key: str) -> int:
     assert decoded is not None
     assert isinstance(decoded[0], protocol.ConnAck)
     return decoded[0].reason_code
+
+
+@pytest.mark.parametrize("salt", ["", "0123456789abcde"])
+def test_a_client_refuses_a_connack_whose_salt_is_too_short(salt: str) -> None:
+    client = Connection(Role.CLIENT)
+    client.connect(uid="u", token="", device_id="d", device_flag=0, client_timestamp=0, private_key=bytes(range(32)))
+    connack = protocol.ConnAck(0, 1, server_key=KeyPair(b"\x07" * 32).public, salt=salt)
+    client.receive_data(protocol.encode(connack, 5))
+    with pytest.raises(RemoteProtocolError, match="salt"):
+        client.events()

@@ -268,7 +268,10 @@ class Connection:
         if frame.server_version:
             self.version = min(self.version, frame.server_version)
         if frame.server_key and self._keys is not None:
-            self._agree(self._keys, frame.server_key, frame.salt.encode())
+            salt = frame.salt.encode()
+            if len(salt) < SALT_LENGTH:
+                raise RemoteProtocolError(ReasonCode.UNKNOWN, f"the salt of a CONNACK has {len(salt)} bytes of 16")
+            self._agree(self._keys, frame.server_key, salt)
             self._keys = None
         self.state = State.READY
         return ConnAckReceived(frame)
