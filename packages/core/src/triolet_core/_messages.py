@@ -119,15 +119,17 @@ class Messages:
         if sender.is_server or self._hooks.authorize_send.is_answered:
             raise trio.WouldBlock
         verdicts: dict[tuple[str, int], Judged] = {}
-        judged = []
+        judged, refused = [], 0
         for draft, more in drafts_alike(drafts, self._config.max_payload_bytes):
             each = self._judge_nowait(sender, draft, verdicts)
             each.more = more
             judged.append(each)
+            if each.reason != _SUCCESS:
+                refused += 1 + len(more)
             if self._lanes.is_crowded(each.channel):
                 raise trio.WouldBlock
         self._store.writer.enqueue_nowait(SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget))
-        self.refused += _refused_among(judged)
+        self.refused += refused
 
     def submit_for_server(self, uid: str, drafts: Sequence[Draft], done: Done) -> bool:
         """Do for the server, on behalf of a uid, what `submit` does, if nothing has to be waited for.

@@ -90,7 +90,7 @@ class SendBatch:
 
     def _store(self, sealer: Sealer, channel: ChannelKey, drafts: list[Draft]) -> list[Message]:
         fresh = []
-        has_lists = any(draft.to_uids for draft in drafts)
+        has_lists = bool([draft for draft in drafts if draft.to_uids])
         for draft, (message, is_new) in zip(drafts, sealer.append(channel, self.sender, drafts), strict=True):
             self.receipts.append(Receipt(_SUCCESS, message.message_id, message.seq))
             if not is_new:

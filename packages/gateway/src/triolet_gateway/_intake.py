@@ -374,7 +374,8 @@ class Intake(Traffic, ABC):
         self.in_messages += count
         self.in_message_bytes += size
         self._in_flight += count
-        self._hold(size)
+        self._in_flight_bytes += size
+        self.gateway.in_flight_bytes += size
         return size, partial(self._settle, marks, size)
 
     def _hold_back(self) -> None:

@@ -138,12 +138,21 @@ class SocketConnection:
             self.close()
         elif not data:
             self._on_end()
-        else:
+        elif self._layers:
             self._guard(self._take, data)
+        else:
+            session = self.session
+            try:
+                session.take(data)
+            except Exception as exc:
+                self._fail(session, exc)
+            else:
+                if session.is_paused and self._descriptor >= 0:
+                    self._watch(self._interest & ~READABLE)
 
     def _take(self, data: bytes) -> None:
         session = self.session
-        if not self._layers or session.is_closing:
+        if session.is_closing:
             session.take(data)
         else:
             self._kept = _through(self._layers, data)
@@ -199,9 +208,14 @@ class SocketConnection:
         session = self.session
         try:
             function(*arguments)
-        except wire.RemoteProtocolError as exc:
-            session.on_protocol_error(exc)
-        except Exception:
+        except Exception as exc:
+            self._fail(session, exc)
+
+    def _fail(self, session: Served, error: Exception) -> None:
+        """End this connection for an exception that is being handled."""
+        if isinstance(error, wire.RemoteProtocolError):
+            session.on_protocol_error(error)
+        else:
             session.on_crash()
             self.close()
 

@@ -114,10 +114,18 @@ class Connection:
         Raises:
             RemoteProtocolError: As `events`.
         """
-        if not self._buffer and self._error is None:
+        if self._error is not None or self.state is not State.READY or self.family is not Family.WUKONG:
+            batch, offset = Batch(), 0
+        elif not self._buffer:
             return _NOTHING
-        batch = Batch()
-        self._parse(batch)
+        else:  # as a rule one call finds everything
+            found = hot.read_batch(self._peer, self._buffer, 0, self._limits.max_frame_size)
+            offset, sends, marks, acked, recvacks, pings = found
+            batch = Batch(sends, marks, acked, recvacks, pings)
+            if offset == len(self._buffer):
+                self._buffer = b""
+                return batch
+        self._parse(batch, offset)
         return batch
 
     def match_recvacks(self, data: bytes, offset: int, ids: bytes, start: int) -> tuple[int, int]:
@@ -129,11 +137,12 @@ class Connection:
             return 0, offset
         return hot.match_recvacks(data, offset, ids, start)
 
-    def _parse(self, into: list[Event] | Batch) -> None:
+    def _parse(self, into: list[Event] | Batch, offset: int = 0) -> None:
+        """Read on from an offset of what is there; there is no kept error if some of it has been read."""
         self._raise_kept()
         if self.state is State.CLOSED:
             return
-        buffer, offset = self._buffer, 0
+        buffer = self._buffer
         try:
             while self.state is not State.PENDING or self._role is Role.CLIENT:
                 if isinstance(into, Batch):

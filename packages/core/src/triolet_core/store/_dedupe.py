@@ -26,10 +26,11 @@ class DedupeWindow:
     _filled: threading.Event | None = None
     """Set when it is known whether the window could be filled; None if it need not be."""
     _is_lost: bool = False
+    is_on: bool = attrs.field(init=False)
+    """Whether repeats are looked for at all."""
 
-    @property
-    def is_on(self) -> bool:
-        """Whether repeats are looked for at all."""
+    @is_on.default
+    def _has_window(self) -> bool:
         return self.window_s > 0
 
     @property

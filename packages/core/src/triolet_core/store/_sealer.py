@@ -173,15 +173,18 @@ class Sealer:
         Returns:
             (message, is_new) per draft; a repeat inside the dedupe window gives the first message and False.
         """
-        self._wait_for_window()
+        looks_for_repeats = self._dedupe.is_on
+        if looks_for_repeats and not self._dedupe.is_ready:
+            self._wait_for_window()
         tail = self.tail(key)
         fresh: list[Message] = []
         answers: list[tuple[Message, bool]] = []
         for message_id, draft in zip(self.block(len(drafts)), drafts, strict=True):
             place = None
-            if self._dedupe.is_on and draft.client_msg_no:
+            if looks_for_repeats and draft.client_msg_no:
                 place = _dedupe.key_of(sender, key.id, key.type, draft.client_msg_no)
-                known = self._repeat(place, key, sender, draft, fresh)
+                repeated = self._dedupe.find(place)
+                known = None if repeated is None else self._repeat(repeated, key, sender, draft, fresh)
                 if known is not None:
                     answers.append((known, False))
                     continue
@@ -198,17 +201,14 @@ class Sealer:
 
     def _wait_for_window(self) -> None:
         """Let nothing be sent before it is known what was; that is waited for in the thread of a transaction only."""
-        if self._dedupe.is_on and not self._dedupe.is_ready:
-            if self._txn is None:
-                raise NeedsTransaction
-            self._dedupe.wait_ready()
+        if self._txn is None:
+            raise NeedsTransaction
+        self._dedupe.wait_ready()
 
     def _repeat(
-        self, place: int, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]
+        self, message_id: int, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]
     ) -> Message | None:
-        message_id = self._dedupe.find(place)
-        if message_id is None:
-            return None
+        """Return the message with this id if the draft is one of its repeats."""
         first = next((each for each in fresh if each.message_id == message_id), None)
         first = first or _queries.message_by_id(self.txn, message_id)
         if first is None or self.now - first.timestamp > self._dedupe.window_s:
