@@ -1,6 +1,6 @@
 """Deliveries that wait for their acknowledgement are bounded, by count and by bytes."""
 
-from triolet_core.model import NO_PERSIST, SYNC_ONCE, ChannelKey, Message
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE, ChannelKey, Message
 from triolet_gateway._unacked import Unacked, runs_of
 from triolet_protocol import _frames as frames
 from triolet_protocol import encode
@@ -129,3 +129,31 @@ def test_what_was_repeated_is_not_matched() -> None:
     assert unacked.match(recvacks(1, 2), match_recvacks) == (0, 0, [])
     unacked.discard([1, 2])
     assert len(unacked) == 0
+
+
+def test_what_many_got_is_confirmed_by_one_look() -> None:
+    [run] = runs_of([message(1, flags=RED_DOT), message(2)], 1, REPEATS, is_shared=True)
+    for flags in (0, RED_DOT):
+        unacked = Unacked(10, 1000)
+        unacked.add([run], 2, 2)
+        data = encode(frames.RecvAck(1, 1, flags), 5) + encode(frames.RecvAck(2, 2), 5)
+        assert unacked.confirm(data[:-1]) == 0
+        assert unacked.confirm(data) == 2
+        assert len(unacked) == 0
+        assert unacked.confirm(data) == 0
+
+
+def test_what_is_half_confirmed_or_was_repeated_takes_a_closer_look() -> None:
+    runs = runs_of([message(1), message(2)], 1, REPEATS, is_shared=True)
+    unacked = Unacked(10, 1000)
+    unacked.add(runs, 2, 2)
+    unacked.discard([1])
+    assert unacked.confirm(recvacks(1, 2)) == 0
+    assert ids(unacked) == [2]
+    unacked.add(runs, 2, 2)
+    assert unacked.confirm(recvacks(1, 2)) == 0
+
+
+def test_commands_take_a_closer_look() -> None:
+    [run] = runs_of([message(1, flags=SYNC_ONCE)], 1, REPEATS, is_shared=True)
+    assert run.acks == ()

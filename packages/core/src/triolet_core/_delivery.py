@@ -124,6 +124,9 @@ class _Collected:
     def _only(
         self, sessions: Sequence[Session], messages: list[Message]
     ) -> Iterator[tuple[list[Message], list[Session]]]:
+        if len(set(map(type, sessions))) == 1:
+            yield messages, list(sessions)
+            return
         by_class: dict[type[Session], list[Session]] = {}
         for session in sessions:
             by_class.setdefault(type(session), []).append(session)

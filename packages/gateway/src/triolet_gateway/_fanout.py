@@ -89,7 +89,8 @@ def push_alike(
     gateway, count = sessions[0].gateway, len(messages)
     config = gateway.config
     size = bytes_of(messages)
-    runs = runs_of(messages, gateway.now() + config.retry_interval, config.retry_max_count)
+    due = gateway.now() + config.retry_interval
+    runs = runs_of(messages, due, config.retry_max_count, is_shared=len(sessions) > 1)
     sizes, left = sessions[0].send_alike(sessions, recvs)
     for session, length in zip(sessions, sizes, strict=True):
         session.out_messages += count

@@ -9,7 +9,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import starmap
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,12 @@ Step = Callable[[], Awaitable[None]]
 Done = Callable[[list[Receipt]], None]
 
 
+@cache
+def _audience(*what: object) -> object:
+    """Return one and the same object for the same, since there may be very many sessions."""
+    return what
+
+
 class Intake(Traffic, ABC):
     """The half of a session that the transport calls."""
 
@@ -55,6 +61,7 @@ class Intake(Traffic, ABC):
         "_is_leaving",
         "_steps",
         "_subscriptions",
+        "audience",
         "close_at",
         "connection",
         "connection_id",
@@ -76,6 +83,8 @@ class Intake(Traffic, ABC):
         self.peer = peer
         self.one_packet_per_write = one_packet_per_write
         self.connection: ServerEnd = wire.Connection(wire.Role.SERVER, gateway.limits)
+        self.audience: object = _audience(wire.Connection, one_packet_per_write)
+        """Whatever is equal for sessions that can be sent the same messages together."""
         self.connection_id = gateway.new_connection_id()
         self.device = _NOBODY
         self.started_at = self.last_activity = trio.current_time()
@@ -143,8 +152,9 @@ class Intake(Traffic, ABC):
         self.last_activity = gateway.now()
         if self._closing or gateway.is_stopping:
             return  # what a stopping server does not acknowledge the client sends again
-        if self.unacked:
-            data = self._take_recvacks(data, self.unacked)
+        unacked = self.unacked
+        if unacked is not None and unacked.count:
+            data = self._take_recvacks(data, unacked)
             if not data:
                 return
         if self._has_begun or self._begin(data):
@@ -159,6 +169,7 @@ class Intake(Traffic, ABC):
         self._has_begun = True
         if not is_json:
             self.one_packet_per_write = False  # where a packet ends can be seen
+            self.audience = _audience(wire.Connection, self.one_packet_per_write)
             return True
         self.outbox.use_text()
         if self.gateway.config.disable_jsonrpc:
@@ -168,6 +179,7 @@ class Intake(Traffic, ABC):
         self.connection = wire.JsonConnection(
             self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write
         )
+        self.audience = _audience(wire.JsonConnection, self.one_packet_per_write)
         return True
 
     def go_on(self) -> None:
@@ -309,14 +321,21 @@ class Intake(Traffic, ABC):
 
     def _take_recvacks(self, data: bytes, unacked: Unacked) -> bytes:
         """Take the RECVACKs that `data` begins with, if they are those that are expected next; returns what follows."""
-        if not isinstance(self.connection, wire.Connection):
-            return data
-        count, offset, commands = unacked.match(data, self.connection.match_recvacks)
+        connection = self.connection
+        count = unacked.confirm(data) if connection.is_drained else 0
+        if count:
+            data, commands = b"", list[int]()
+        elif isinstance(connection, wire.Connection):
+            count, offset, commands = unacked.match(data, connection.match_recvacks)
+            data = data[offset:]
         if count:
             self.in_packets += count
             self.gateway.counters.recvacks_total += count
-            self._on_confirmed(unacked, commands)
-        return data[offset:]
+            if not unacked.count:
+                self.gateway.retrying.discard(self._as_session())
+            if commands:
+                self._later(partial(self._confirm, commands))
+        return data
 
     def _on_recvacks(self, batch: wire.Batch) -> None:
         self.gateway.counters.recvacks_total += batch.recvacks
@@ -324,7 +343,7 @@ class Intake(Traffic, ABC):
             self._on_confirmed(self.unacked, self.unacked.discard(batch.acked))
 
     def _on_confirmed(self, unacked: Unacked, commands: Sequence[int]) -> None:
-        if not unacked:
+        if not unacked.count:
             self.gateway.retrying.discard(self._as_session())
         if commands:
             self._later(partial(self._confirm, commands))

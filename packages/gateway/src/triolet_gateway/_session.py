@@ -112,11 +112,6 @@ class ClientSession(Intake):
             taken += push_alike(group, recvs_of(messages, group[0].device.uid), messages)
         return taken
 
-    @property
-    def audience(self) -> object:
-        """Whatever is equal for sessions that can be sent the same messages together."""
-        return type(self.connection), self.one_packet_per_write
-
     @staticmethod
     def send_alike(sessions: Sequence["ClientSession"], recvs: Sequence[wire.RecvFields]) -> Sent:
         """Encode messages and send them where nothing waits, to sessions of one audience."""

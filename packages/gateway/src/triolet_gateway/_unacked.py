@@ -9,9 +9,12 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import triolet_protocol as wire
 from triolet_core import Message
-from triolet_core.model import NO_PERSIST, SYNC_ONCE
+from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 
+_VERSION = 5
+_ECHOED = RED_DOT | SYNC_ONCE
 LONGEST_RUN = 64
 """Messages of a run. It is kept as a whole until its last message is confirmed, by whoever got it."""
 
@@ -19,9 +22,11 @@ LONGEST_RUN = 64
 class Run:
     """Messages that were delivered together and may have to be repeated; one for all sessions that got them."""
 
-    __slots__ = ("due", "has_commands", "ids", "left", "messages", "packed_ids", "size")
+    __slots__ = ("acks", "due", "has_commands", "ids", "left", "messages", "packed_ids", "size")
 
     def __init__(self, messages: Sequence[Message], due: float, repeats: int, *, has_commands: bool) -> None:
+        self.acks: tuple[bytes, ...] = ()
+        """What clients send that confirm all of it at once, if that is known."""
         self.messages = messages
         self.ids = [message.message_id for message in messages]
         self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
@@ -44,15 +49,29 @@ def bytes_of(messages: Sequence[Message]) -> int:
     return len(messages[0].payload) if len(messages) == 1 else sum([len(message.payload) for message in messages])
 
 
-def runs_of(messages: Sequence[Message], due: float, repeats: int) -> list[Run]:
-    """Return what of `messages` is to be repeated at `due`, at most `repeats` times."""
+def acks_of(messages: Sequence[Message]) -> tuple[bytes, ...]:
+    """Return the RECVACKs of messages as clients send them in one read: with the flags of the messages, or with none.
+
+    Source: wire-protocol.md, section 3.6.
+    """
+    plain = b"".join([wire.encode(wire.RecvAck(each.message_id, each.seq), _VERSION) for each in messages])
+    flagged = [wire.RecvAck(each.message_id, each.seq, each.flags & _ECHOED) for each in messages]
+    return plain, b"".join([wire.encode(each, _VERSION) for each in flagged])
+
+
+def runs_of(messages: Sequence[Message], due: float, repeats: int, *, is_shared: bool = False) -> list[Run]:
+    """Return what is to be repeated at `due`, at most `repeats` times; to many sessions if `is_shared`."""
     flags = 0
     for message in messages:
         flags |= message.flags
     if flags & NO_PERSIST:
         messages = [message for message in messages if not message.flags & NO_PERSIST]
     steps = range(0, len(messages), LONGEST_RUN)
-    return [Run(messages[at : at + LONGEST_RUN], due, repeats, has_commands=flags & SYNC_ONCE > 0) for at in steps]
+    runs = [Run(messages[at : at + LONGEST_RUN], due, repeats, has_commands=flags & SYNC_ONCE > 0) for at in steps]
+    if is_shared and not flags & SYNC_ONCE:
+        for run in runs:
+            run.acks = acks_of(run.messages)
+    return runs
 
 
 def kept_in(runs: Sequence[Run]) -> tuple[int, int]:
@@ -68,7 +87,7 @@ class Unacked:
     The older ones are entries by message id, the newer ones runs, of the first of which some may be done with.
     """
 
-    __slots__ = ("_bytes", "_count", "_entries", "_most", "_most_bytes", "_runs", "_start")
+    __slots__ = ("_bytes", "_entries", "_most", "_most_bytes", "_runs", "_start", "count")
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
@@ -77,23 +96,35 @@ class Unacked:
         self._runs: list[Run] = []
         self._start = 0
         """Messages of the first run that are done with."""
-        self._count = 0
+        self.count = 0
+        """Deliveries that wait."""
         self._bytes = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def add(self, runs: Sequence[Run], count: int, size: int) -> None:
         """Remember what goes out now: `count` messages with payloads of `size` bytes."""
         self._runs += runs
-        self._count += count
+        self.count += count
         self._bytes += size
-        while self._count > self._most or self._bytes > self._most_bytes:
+        while self.count > self._most or self._bytes > self._most_bytes:
             if self._entries:
                 self._forget(next(iter(self._entries)))
             else:
                 rest = len(self._runs[0].ids) - self._start
-                self._pass(rest if self._count - rest >= self._most else 1)
+                self._pass(rest if self.count - rest >= self._most else 1)
+
+    def confirm(self, data: bytes) -> int:
+        """Be done with the first run if `data` is what confirms all of it; returns how many messages that were."""
+        runs = self._runs
+        if self._start or self._entries or not runs or data not in runs[0].acks:
+            return 0
+        run = runs.pop(0)
+        count = len(run.ids)
+        self.count -= count
+        self._bytes -= run.size
+        return count
 
     def match(
         self, data: bytes, match: Callable[[bytes, int, bytes, int], tuple[int, int]]
@@ -149,7 +180,7 @@ class Unacked:
         run, start = self._runs[0], self._start
         end = start + count
         is_whole = count == len(run.ids)
-        self._count -= count
+        self.count -= count
         self._bytes -= run.size if is_whole else bytes_of(run.messages[start:end])
         if end == len(run.ids):
             del self._runs[0]
@@ -172,7 +203,7 @@ class Unacked:
     def _forget(self, message_id: int) -> Entry | None:
         entry = self._entries.pop(message_id, None)
         if entry is not None:
-            self._count -= 1
+            self.count -= 1
             self._bytes -= len(entry.message.payload)
         return entry
 

@@ -176,14 +176,10 @@ class RemoteSession(ClientSession):
         super().__init__(gateway, outbox, peer, one_packet_per_write=one_packet_per_write)
         outbox.session, outbox.number = self, self.connection_id
         self.connection = self.remote = RemoteConnection(self.connection_id)
+        self.audience = worker
         self._kept: deque[reports.Packets] = deque()
         """Reports that wait for the step before them: what was under way when the worker was told to pause."""
         self._is_told_to_pause = self._is_over = self._has_vanished = False
-
-    @property
-    def audience(self) -> object:
-        """The worker."""
-        return self.worker
 
     # --- in
 
