@@ -89,7 +89,7 @@ class CommitLog:
     def announce(self, messages: Sequence[Message]) -> None:
         """Take note of messages that were committed, rising by id, and wake who waits for them."""
         self._turn()
-        size = sum(len(message.payload) for message in messages)
+        size = sum([len(message.payload) for message in messages])
         self._newer.messages += messages
         self._newer.size += size
         self.appended_count += len(messages)

@@ -69,4 +69,5 @@ class IdSource:
             self._last = first + count - 1
         if count == 1:
             return [id_of_tick(first, self._node)]
-        return [id_of_tick(tick, self._node) for tick in range(first, first + count)]
+        node = self._node << 12  # as `id_of_tick`, without a call for each
+        return [(tick >> 12) << 22 | node | tick & 0xFFF for tick in range(first, first + count)]
