@@ -26,7 +26,7 @@ from triolet_core.store import _keys as keys
 from triolet_core.store._journal import Journal, encode_rows
 from triolet_core.store._rows import Row
 
-INTERVAL_S = 0.25
+INTERVAL_S = 1.0
 """Longest time that a row waits, if nothing asks for it."""
 MUCH = 4 << 20
 """Bytes of rows that are written to LMDB without waiting longer."""
