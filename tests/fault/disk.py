@@ -34,15 +34,16 @@ class Crashes:
         """Copy from now on: before, in the middle of and behind each record; before and behind each settling."""
         write, settle = _journal._write, _backlog.Backlog._write
 
-        def torn_write(descriptor: int, data: bytes, offset: int, is_synced: bool) -> None:
+        def torn_write(descriptor: int, data: bytes, offset: int, is_synced: bool) -> float:
             self.copy("before a record")
             part = self.dice.randrange(len(data))
             kept = os.pread(descriptor, len(data), offset)
             os.pwrite(descriptor, data[:part], offset)
             self.copy("in a record")
             os.pwrite(descriptor, kept, offset)
-            write(descriptor, data, offset, is_synced)
+            took = write(descriptor, data, offset, is_synced)
             self.copy("behind a record")
+            return took
 
         def watched_settle(backlog: _backlog.Backlog) -> None:
             self.copy("before settling")

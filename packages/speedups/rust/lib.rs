@@ -1,8 +1,9 @@
 //! The compiled twin of `triolet_protocol._hot`, and what builds pages of history: the same input gives the same
 //! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
-//! `send_recvs`, `read_sockets` and `write_sockets` use sockets that they are given.
+//! `send_recvs`, `read_sockets` and `write_sockets` use sockets that they are given, and `write_synced` a file.
 
 mod base64;
+mod disk;
 mod keys;
 mod md5;
 mod page;
@@ -23,6 +24,8 @@ const DETACH_BYTES: usize = 1 << 16;
 /// Compiled hot path of triolet.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::disk::write_synced;
     #[pymodule_export]
     use crate::page::{page_text, run_text};
     #[pymodule_export]

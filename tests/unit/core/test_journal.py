@@ -6,9 +6,11 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests.hotpaths import compiled
 from triolet_core import StoreCorrupt, StoreFull
 from triolet_core.store import _journal
 from triolet_core.store._journal import FILE_NAMES, PAGE, Journal, decode_rows, encode_rows, open_journal
@@ -185,11 +187,15 @@ def test_an_empty_journal_takes_no_space(tmp_path: Path) -> None:
     assert recovered(tmp_path, 1) == [b"two"]
 
 
-def test_a_system_that_cannot_sync_in_one_call_syncs_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_system_that_cannot_sync_in_one_call_syncs_in_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_compiled: bool
+) -> None:
     def refuse(*args: object) -> int:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
     synced: list[int] = []
+    monkeypatch.setattr(_journal, "_compiled", SimpleNamespace(write_synced=refuse) if is_compiled else None)
     monkeypatch.setattr(os, "pwritev", refuse)
     monkeypatch.setattr(os, "fsync", synced.append)
     with open_journal(tmp_path, KEY, is_synced=True) as journal:
@@ -199,3 +205,16 @@ def test_a_system_that_cannot_sync_in_one_call_syncs_in_two(tmp_path: Path, monk
         journal.append(b"two")
         assert len(synced) == count + 1
     assert recovered(tmp_path) == [b"one", b"two"]
+
+
+def test_compiled_code_writes_where_it_is_told_and_says_what_fails(tmp_path: Path) -> None:
+    fast = compiled()
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(b"0123456789")
+        file.flush()
+        assert fast.write_synced(file.fileno(), b"xyz", 4) > 0
+        assert (tmp_path / "file").read_bytes() == b"0123xyz789"
+        descriptor = file.fileno()
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        fast.write_synced(descriptor, b"x", 0)
+    assert caught.value.errno == errno.EBADF

@@ -11,7 +11,7 @@ import trio
 
 from triolet_core import Broker, ChannelInfo, ChannelKey, Device, ReasonCode, Receipt
 from triolet_core.model import channel_key
-from triolet_core.store import _backlog
+from triolet_core.store import _backlog, _journal
 from triolet_core.testing import MemorySession, draft, open_test_broker
 
 ANN, BOB = Device(uid="ann"), Device(uid="bob")
@@ -115,6 +115,7 @@ async def test_nobody_is_told_anything_when_the_disk_fails_for_good(
         async with open_test_broker(tmp_path) as broker:
             await known(broker)
             with monkeypatch.context() as broken:
+                broken.setattr(_journal, "_compiled", None)
                 broken.setattr(os, "pwritev", fail)
                 broken.setattr(os, "pwrite", fail)
                 with broker.turn:

@@ -16,3 +16,4 @@ from triolet_speedups._native import write_messages as write_messages
 from triolet_speedups._native import write_recvs as write_recvs
 from triolet_speedups._native import write_sendacks as write_sendacks
 from triolet_speedups._native import write_sockets as write_sockets
+from triolet_speedups._native import write_synced as write_synced

@@ -154,7 +154,6 @@ class Journal:
             StoreFull: There is no room for it in the files or on the disk.
             OSError: Writing failed for another reason; what is on disk is unknown.
         """
-        began = time.perf_counter()
         number = self.number + 1
         file = self._next_file()
         start = self._start_in(file)
@@ -167,7 +166,8 @@ class Journal:
                 self._grow(file, start + size)
             elif start == 0:
                 _uncache(file.descriptor)
-            _write(file.descriptor, b"".join((head, body, bytes(size - len(head) - len(body)))), start, self._is_synced)
+            record = b"".join((head, body, bytes(size - len(head) - len(body))))
+            took = _write(file.descriptor, record, start, self._is_synced)
         except OSError as exc:
             if exc.errno not in _FULL:
                 raise
@@ -177,7 +177,7 @@ class Journal:
         self._current = file
         file.offset = start + size
         self.number = file.last = number
-        self.write_s += (min(time.perf_counter() - began, _LONG_S) - self.write_s) * _WEIGHT_OF_NEWEST
+        self.write_s += (min(took, _LONG_S) - self.write_s) * _WEIGHT_OF_NEWEST
 
     def pass_over(self) -> int:
         """Return the number of a transaction that goes past the journal, for when it is committed.
@@ -227,24 +227,31 @@ def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def _write(descriptor: int, data: bytes, offset: int, is_synced: bool) -> None:  # noqa: FBT001  # of this module only
-    """Write all of it, and sync: in one call where the system can."""
-    view = memoryview(data)
-    if is_synced and _SYNC_AT_ONCE:
-        try:
-            while view:
-                done = os.pwritev(descriptor, [view], offset, _SYNC_AT_ONCE)
-                view, offset = view[done:], offset + done
-        except OSError as exc:
-            if exc.errno not in _UNKNOWN:
-                raise
-        else:
-            return
-    while view:
-        done = os.pwrite(descriptor, view, offset)
-        view, offset = view[done:], offset + done
+def _write(descriptor: int, data: bytes, offset: int, is_synced: bool) -> float:  # noqa: FBT001  # of this module only
+    """Write all of it, and sync: in one call where the system can. Returns the seconds it took."""
+    try:
+        if is_synced and _compiled is not None:
+            took: float = _compiled.write_synced(descriptor, data, offset)
+            return took
+        began = time.perf_counter()
+        if is_synced and _SYNC_AT_ONCE:
+            _write_with(lambda view, at: os.pwritev(descriptor, [view], at, _SYNC_AT_ONCE), data, offset)
+            return time.perf_counter() - began
+    except OSError as exc:
+        if exc.errno not in _UNKNOWN:
+            raise
+    began = time.perf_counter()
+    _write_with(lambda view, at: os.pwrite(descriptor, view, at), data, offset)
     if is_synced:
         os.fsync(descriptor)
+    return time.perf_counter() - began
+
+
+def _write_with(write: Callable[[memoryview, int], int], data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = write(view, offset)
+        view, offset = view[done:], offset + done
 
 
 def _uncache(descriptor: int) -> None:
