@@ -2,6 +2,7 @@
 //! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
 //! `send_recvs`, `read_sockets` and `write_sockets` use sockets that they are given.
 
+mod agree;
 mod base64;
 mod keys;
 mod md5;
@@ -23,6 +24,8 @@ const DETACH_BYTES: usize = 1 << 16;
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::agree::aes_keys;
+    #[pymodule_export]
     use crate::page::{page_text, run_text};
     #[pymodule_export]
     use crate::peer::Peer;
@@ -41,5 +44,5 @@ mod _native {
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 4;
+    const INTERFACE: u32 = 5;
 }

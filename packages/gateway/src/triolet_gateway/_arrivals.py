@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import triolet_protocol as wire
+from triolet_gateway._keys import Keys
 
 if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 class Arrivals:
     """Is entered around what comes in at a time; enters the turn of the broker, which ends after the answers."""
 
-    def __init__(self, turn: AbstractContextManager[None]) -> None:
+    def __init__(self, turn: AbstractContextManager[None], keys: Keys, *, encrypt: bool) -> None:
         self._turn = turn
+        self._keys = keys
+        self._encrypt = encrypt
         self._is_open = False
         self._waiting: list[tuple[ClientSession, wire.Connect]] = []
         """At most one of each connection that is ready in a turn."""
@@ -43,7 +46,13 @@ class Arrivals:
 
     def _answer(self) -> None:
         waiting, self._waiting = self._waiting, []
-        decided = [(session, session.decide(connect)) for session, connect in waiting]
+        pair = self._keys.pair()
+        pairs = [pair] * len(waiting)
+        if self._encrypt:
+            pairs = wire.agree(pair, [connect.client_key for _, connect in waiting])
+        decided = [
+            (session, session.decide(connect, keys)) for (session, connect), keys in zip(waiting, pairs, strict=True)
+        ]
         for session, login in decided:
             if login:  # neither has the session crashed, nor is somebody asked
                 session.let_in(login)

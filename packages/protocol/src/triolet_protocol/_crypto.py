@@ -64,10 +64,11 @@ class SessionKeys:
 class KeyPair:
     """Our half of a key agreement. Making one takes half of its time, so it is made once per connection."""
 
-    __slots__ = ("_private", "public")
+    __slots__ = ("_private", "_secret", "public")
 
     def __init__(self, private_key: bytes) -> None:
         """`private_key` is 32 random bytes."""
+        self._secret = private_key
         self._private = X25519PrivateKey.from_private_bytes(private_key)
         self.public = b2a_base64(self._private.public_key().public_bytes_raw(), newline=False).decode()
 

@@ -2,6 +2,7 @@
 
 from triolet_speedups._native import INTERFACE as INTERFACE
 from triolet_speedups._native import Peer as Peer
+from triolet_speedups._native import aes_keys as aes_keys
 from triolet_speedups._native import match_recvacks as match_recvacks
 from triolet_speedups._native import page_text as page_text
 from triolet_speedups._native import read_batch as read_batch
