@@ -70,9 +70,9 @@ class Gateway:
         """Who takes nothing more until less waits for the store."""
         self.draining: set[HasPending] = set()
         """Who has bytes that wait for somebody to read."""
-        self.keys = Keys()
-        self.arrivals = Arrivals(context.broker.turn, self.keys, encrypt=not self.config.disable_encryption)
+        self.arrivals = Arrivals(context.broker.turn)
         self.reactor = Reactor(self.arrivals)
+        self.keys = Keys()
         self.limits = Limits(self.config.max_frame_size, self.config.max_login_bytes)
         self.sessions: set[ClientSession] = set()
         self.retrying: set[ClientSession] = set()

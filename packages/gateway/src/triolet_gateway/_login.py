@@ -6,7 +6,6 @@ import triolet_protocol as wire
 from triolet_core import ConnectRequest, Device, DeviceLevel, ReasonCode
 from triolet_core.model import MAX_ID_BYTES
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._keys import salt
 from triolet_gateway._served import ServerEnd
 
 
@@ -79,7 +78,7 @@ def _answer(
     try:
         answer = connection.accept(
             keys,
-            salt(),
+            gateway.keys.salt(),
             time_diff_ms=_fit(int(gateway.broker.clock_s() * 1000) - connect.client_timestamp),
             node_id=gateway.node_id,
             encrypt=not gateway.config.disable_encryption,

@@ -1,11 +1,9 @@
 """Key agreements that are made before anybody has decided about the login."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 
 from triolet_protocol import _connection
-from triolet_protocol._crypto import KEY_BYTES, KeyPair
+from triolet_protocol._crypto import KEY_BYTES, KeyPair, raw_key
 
 AT_ONCE = 8
 """Agreements that the compiled code makes in the time of two or three."""
@@ -47,9 +45,8 @@ def agree(pair: KeyPair, client_keys: Sequence[str]) -> list[KeyPair]:
 
 
 def _raw(client_key: str) -> bytes:
-    """Return the bytes of a key, by the rules of `KeyPair.aes_key`."""
     try:
-        raw = base64.b64decode(client_key, validate=True)[:KEY_BYTES]
-    except (ValueError, binascii.Error):
+        raw = raw_key(client_key)
+    except ValueError:
         return _NO_KEY
     return raw if len(raw) == KEY_BYTES else _NO_KEY

@@ -61,6 +61,15 @@ class SessionKeys:
         return md5(b2a_base64(data, newline=False), usedforsecurity=False).hexdigest()
 
 
+def raw_key(text: str) -> bytes:
+    """Return the bytes of a public key, fewer than 32 if it is none.
+
+    Raises:
+        ValueError: The text is not base64.
+    """
+    return base64.b64decode(text, validate=True)[:KEY_BYTES]
+
+
 class KeyPair:
     """Our half of a key agreement. Making one takes half of its time, so it is made once per connection."""
 
@@ -82,8 +91,7 @@ class KeyPair:
             RemoteProtocolError: The peer's key is no key, or one that gives a shared secret of zeros.
         """
         try:
-            raw = base64.b64decode(peer_key, validate=True)[:KEY_BYTES]
-            shared = self._private.exchange(X25519PublicKey.from_public_bytes(raw))
-        except (ValueError, binascii.Error):
+            shared = self._private.exchange(X25519PublicKey.from_public_bytes(raw_key(peer_key)))
+        except ValueError:
             raise RemoteProtocolError(ReasonCode.AUTH_FAIL, "the key of the client is no usable X25519 key") from None
         return md5(b2a_base64(shared, newline=False), usedforsecurity=False).hexdigest()[:16].encode()
