@@ -299,14 +299,69 @@ mod ifma {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64", avx512))]
 mod tests {
     use super::*;
 
-    /// Source: RFC 7748, section 6.1; the AES key is what its shared secret gives.
+    fn bytes(hex: &str) -> [u8; 32] {
+        std::array::from_fn(|n| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap())
+    }
+
+    fn secrets(private: &str, publics: &[[u8; 32]]) -> Option<[[u8; 32]; ifma::LANES]> {
+        keys([0; 32], &[])?; // the processor has no such instructions
+        // SAFETY: it has.
+        Some(unsafe { ifma::x25519(bytes(private), publics) })
+    }
+
+    /// Source: RFC 7748, section 5.2; the second public key has its topmost bit set.
     #[test]
-    fn keys_of_a_known_secret() {
-        let private = hex("77076d0a7318a57d3c16c17251b26645df2c6cb8d4a7e4e0fd8b54ae36e3f3f3");
-        let _ = private;
+    fn known_products() {
+        for (private, public, expected) in [
+            (
+                "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+                "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+                "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+            ),
+            (
+                "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+                "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+                "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+            ),
+        ] {
+            let lanes = [bytes(public), [9; 32], bytes(public), bytes(public)];
+            let Some(found) = secrets(private, &lanes) else { return };
+            assert_eq!([found[0], found[2], found[3]], [bytes(expected); 3]);
+            assert_ne!(found[1], found[0]);
+            assert_eq!(found[4..], [[0; 32]; 4]);
+        }
+    }
+
+    /// Source: RFC 7748, section 5.2: what comes out goes in again, a thousand times.
+    #[test]
+    fn a_thousand_times() {
+        let (mut private, mut public) = ([0; 32], [0; 32]);
+        (private[0], public[0]) = (9, 9);
+        if keys(private, &[]).is_none() {
+            return;
+        }
+        for _ in 0..1000 {
+            // SAFETY: the processor has the instructions.
+            let [.., secret] = unsafe { ifma::x25519(private, &[public; ifma::LANES]) };
+            (private, public) = (secret, private);
+        }
+        assert_eq!(private, bytes("684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"));
+    }
+
+    /// Points of low order, and numbers that are not below p: 0, 1, p - 1, p, p + 1, 2^255 - 1.
+    #[test]
+    fn no_secret_comes_of_points_of_low_order() {
+        let mut low = [[0; 32], [0; 32], [255; 32], [255; 32], [255; 32]];
+        low[1][0] = 1;
+        for (key, lowest) in low[2..].iter_mut().zip([0xec, 0xed, 0xee]) {
+            (key[0], key[31]) = (lowest, 127);
+        }
+        let Some(found) = keys([7; 32], &low) else { return };
+        assert_eq!(found, [None; 5]);
+        assert!(keys([7; 32], &[[255; 32]]).unwrap()[0].is_some());
     }
 }
