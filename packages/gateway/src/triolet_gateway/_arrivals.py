@@ -1,9 +1,10 @@
-"""Logins of one turn of the reactor: some are decided and answered together, at its end.
+"""Logins of one turn of the reactor: decided and answered eight at a time, at its end.
 
 An answer wakes its client. Where each is sent as soon as it is made, clients of one process wake up and fall asleep
 again for every single one: 175 µs of the server's processor time for a login, and 135 with all sent together (50 and
-37 µs of a generator with 32 at a time). Eight agree on keys in the time of two (see `triolet_protocol.agree`). More
-than `TOGETHER` at a time only let the first of them wait, and their clients do nothing meanwhile.
+37 µs of a generator with 32 at a time). Eight also agree on keys in the time of two (`triolet_protocol.agree`). More
+than that at a time would only let clients wait that could already go on, while nobody uses the other processor:
+10,300 to 11,500 logins/s with all 32 together, 12,400 to 14,500 with 8 or 16.
 """
 
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from triolet_gateway._session import ClientSession
 
 TOGETHER = 8
+"""Logins that are answered by one write of all."""
 Waiting = tuple["ClientSession", wire.Connect]
 
 

@@ -4,7 +4,6 @@ The AES key is 16 characters of a hex digest and the IV is the salt, the same fo
 that is what the clients do. Treat it as obfuscation and use TLS where it matters.
 """
 
-import base64
 import binascii
 from binascii import a2b_base64, b2a_base64
 from hashlib import md5
@@ -67,7 +66,7 @@ def raw_key(text: str) -> bytes:
     Raises:
         ValueError: The text is not base64.
     """
-    return base64.b64decode(text, validate=True)[:KEY_BYTES]
+    return a2b_base64(text, strict_mode=True)[:KEY_BYTES]
 
 
 class KeyPair:
