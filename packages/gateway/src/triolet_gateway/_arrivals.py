@@ -3,8 +3,8 @@
 An answer wakes its client. Where each is sent as soon as it is made, clients of one process wake up and fall asleep
 again for every single one: 175 µs of the server's processor time for a login, and 135 with all sent together (50 and
 37 µs of a generator with 32 at a time). Eight also agree on keys in the time of two (`triolet_protocol.agree`). More
-than that at a time would only let clients wait that could already go on, while nobody uses the other processor:
-10,300 to 11,500 logins/s with all 32 together, 12,400 to 14,500 with 8 or 16.
+than that at a time would only let clients wait that could already go on, while nobody uses the other processor: at
+best 11,500 logins/s with all 32 together, and 14,500 with eight.
 """
 
 from contextlib import AbstractContextManager

@@ -23,7 +23,8 @@ class Keys:
     """
 
     def __init__(self) -> None:
-        self._pair: KeyPair | None = None
+        self._pair: KeyPair | None = KeyPair(os.urandom(32))
+        """The first takes 11 ms, since OpenSSL is loaded for it: before there is a client, and not when one waits."""
         self._letters = b""
         """Random ones that nobody has got yet."""
 
