@@ -4,6 +4,7 @@ Each says what holds for every input. Where there is a compiled hot path, it run
 the same. The first bytes of an input choose between versions and roles, so that one corpus has all of them.
 """
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -108,8 +109,29 @@ def crypto(data: bytes) -> None:
         assert all(each == plain[0] for each in plain), text
     keys = [peer.msg_key(data) for peer in peers]
     assert all(key == keys[0] for key in keys)
+    _agree(data)
     with contextlib.suppress(wire.RemoteProtocolError):
         assert len(_crypto.KeyPair(KEY).aes_key(data.decode("latin-1"))) == len(SALT)
+
+
+def _agree(data: bytes) -> None:
+    """What several clients agree on at once is what each of them agrees on alone."""
+    clients = [(data[at : at + 32] + bytes(32))[:32] for at in range(0, min(len(data), 8 * 32), 32)]
+    texts = [base64.b64encode(client).decode() for client in clients] + [data.decode("latin-1")]
+    pair = _crypto.KeyPair(KEY)
+    for path in PATHS:
+        with using(path):
+            agreed = wire.agree(pair, texts * 2)
+            assert [_key(each, text) for each, text in zip(agreed, texts * 2, strict=True)] == [
+                _key(pair, text) for text in texts * 2
+            ]
+
+
+def _key(pair: _crypto.KeyPair, text: str) -> bytes | None:
+    try:
+        return pair.aes_key(text)
+    except wire.RemoteProtocolError:
+        return None
 
 
 def proxy(data: bytes) -> None:

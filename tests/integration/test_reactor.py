@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -366,6 +367,26 @@ async def test_an_error_while_logins_are_answered_ends_that_connection_only(
         await ann.wait_closed()
         await bob.ping()
         assert server.broker.metrics.values()["gateway_crashes_total"] == 1
+
+
+async def test_many_who_log_in_at_once_get_keys_of_their_own_and_one_bad_key_is_refused_alone(tmp_path: Path) -> None:
+    """More than agree on keys together; what they write to each other arrives (wire-protocol.md, section 4)."""
+    async with server_in(tmp_path) as server, contextlib.AsyncExitStack() as stack:
+        devices = [await stack.enter_async_context(client(server, "tcp")) for _ in range(21)]
+        await wait_until(lambda: server.broker.metrics.values()["gateway_connections"] == len(devices))
+        for number, device in enumerate(devices):
+            hello = greeting(device, f"u{number}")
+            if number == 5:
+                text = device.connection._keys.public.encode()
+                hello = hello.replace(text, b64encode(bytes(32)))
+            os.write(device.stream.socket.fileno(), hello)  # no checkpoint: all are there when the server looks
+        for number, device in enumerate(devices):
+            reason = (await device.wait_for(wire.ConnAckReceived)).connack.reason_code
+            assert reason == (wire.ReasonCode.AUTH_FAIL if number == 5 else wire.ReasonCode.SUCCESS)
+        await devices[5].wait_closed()
+        for number in (0, 4, 6, 20):
+            await devices[number].send_raw(devices[number].message("u1", b"hello"))
+            assert (await devices[1].wait_for(wire.RecvReceived)).recv.payload == b"hello"
 
 
 @KINDS

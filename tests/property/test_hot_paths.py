@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import struct
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from tests.hotpaths import compiled
 from tests.websocket import BINARY, CONTINUATION, PING, TEXT, frame
 from triolet_core.model import Receipt
+from triolet_protocol import KeyPair, RemoteProtocolError, _hot, encode
 from triolet_protocol import _frames as frames
-from triolet_protocol import _hot, encode
 from triolet_protocol._varint import encode_length
 
 MAX_FRAME = 4096
@@ -44,6 +45,51 @@ def test_keys(fast: Any, made: Any, data: bytes) -> None:
     assert one.msg_key(data) == other.msg_key(data)
     assert other.decrypt(one.encrypt(data)) == data
     assert one.decrypt(data) == other.decrypt(data)
+
+
+LOW_ORDER = [
+    number.to_bytes(32, "little")
+    for number in (
+        *(0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18),
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+    )
+]
+"""Every point of order 1, 2, 4 and 8. Source: cr.yp.to/ecdh.html, "Do I need to validate public keys?"."""
+publics = st.one_of(
+    st.binary(min_size=32, max_size=32),
+    st.sampled_from(LOW_ORDER),
+    st.integers(2**255 - 40, 2**255 + 40).map(lambda number: number.to_bytes(32, "little")),
+)
+
+
+@given(st.binary(min_size=32, max_size=32), st.lists(publics, max_size=20))
+def test_agreements(fast: Any, private: bytes, clients: list[bytes]) -> None:
+    """Several at once are what `cryptography` makes one by one, and nobody agrees on a secret of zeros."""
+    pair = KeyPair(private)
+    found = fast.aes_keys(private, clients)
+    if found is None:
+        pytest.skip("this processor has no AVX-512 IFMA")
+    for client, key in zip(clients, found, strict=True):
+        text = b64encode(client).decode()
+        if key:
+            assert pair.aes_key(text) == key
+        else:
+            with pytest.raises(RemoteProtocolError):
+                pair.aes_key(text)
+
+
+def test_agreements_with_points_of_low_order(fast: Any) -> None:
+    found = fast.aes_keys(bytes(range(32)), LOW_ORDER)
+    if found is None:
+        pytest.skip("this processor has no AVX-512 IFMA")
+    assert found == [b""] * len(LOW_ORDER)
+
+
+@pytest.mark.parametrize(("private", "client"), [(b"", bytes(32)), (bytes(33), bytes(32)), (bytes(32), bytes(31))])
+def test_keys_of_another_length_are_refused(fast: Any, private: bytes, client: bytes) -> None:
+    with pytest.raises(ValueError, match=r"32|length"):
+        fast.aes_keys(private, [client])
 
 
 base64_like = st.text("ABCab01+/=", max_size=140).map(str.encode)

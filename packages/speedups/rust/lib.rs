@@ -2,6 +2,7 @@
 //! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
 //! `send_recvs`, `read_sockets` and `write_sockets` use sockets that they are given, and `write_synced` a file.
 
+mod agree;
 mod base64;
 mod disk;
 mod keys;
@@ -24,6 +25,8 @@ const DETACH_BYTES: usize = 1 << 16;
 /// Compiled hot path of triolet.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::agree::aes_keys;
     #[pymodule_export]
     use crate::disk::write_synced;
     #[pymodule_export]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,40 @@ def test_key_agreement(session: dict[str, Any]) -> None:
     assert KeyPair(server).public == session["serverKey"]
     assert KeyPair(client).aes_key(session["serverKey"]).decode() == session["aesKey"]
     assert KeyPair(server).aes_key(session["clientKey"]).decode() == session["aesKey"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 17, 19])
+@pytest.mark.parametrize("session", CRYPTO["sessions"], ids=lambda s: s["name"])
+def test_key_agreement_with_several_clients(session: dict[str, Any], count: int) -> None:
+    """Made for several at once or one by one: the same keys come of it, and each client has its own."""
+    server = KeyPair(bytes.fromhex(session["serverPrivateHex"]))
+    keys = [session["clientKey"]] * count
+    keys[count // 2] = KeyPair(bytes(range(32))).public
+    agreed = protocol.agree(server, keys)
+    assert [each.public for each in agreed] == [session["serverKey"]] * count
+    expected = [session["aesKey"].encode()] * count
+    expected[count // 2] = server.aes_key(keys[count // 2])
+    assert [pair.aes_key(key) for pair, key in zip(agreed, keys, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "no base64!", "\N{SNOWMAN}", b64encode(bytes(31)).decode(), b64encode(bytes(32)).decode()]
+)
+def test_a_bad_key_among_several_is_refused_alone(bad: str) -> None:
+    """Not base64, too short, or a point of low order; as for one client (wire-protocol.md, section 4)."""
+    server, good = KeyPair(bytes(range(32))), KeyPair(bytes(range(1, 33))).public
+    keys = [good, bad, *[good] * 6]
+    agreed = protocol.agree(server, keys)
+    assert agreed[0].aes_key(good) == agreed[7].aes_key(good) == server.aes_key(good)
+    with pytest.raises(RemoteProtocolError):
+        agreed[1].aes_key(bad)
+
+
+def test_what_follows_the_32_bytes_of_a_key_is_ignored_for_several_too() -> None:
+    server, client = KeyPair(bytes(range(32))), KeyPair(bytes(range(1, 33)))
+    longer = b64encode(b64decode(client.public) + b"more").decode()
+    expected = [server.aes_key(client.public)] * 8
+    assert [pair.aes_key(longer) for pair in protocol.agree(server, [longer] * 8)] == expected
 
 
 def peer_of(name: str, version: int = 5) -> PeerLike:

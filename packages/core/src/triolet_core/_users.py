@@ -31,6 +31,7 @@ from triolet_core.store._tables import PutDevice
 TOKEN_KICK_TEXT = "账号在其他设备上登录"  # noqa: S105  # what the reference tells the client
 TOKEN_KICK_GRACE_S = 10.0
 QUIT_GRACE_S = 2.0
+_FORBIDDEN = frozenset(FORBIDDEN_ID_CHARACTERS + "\0")
 _REMEMBERED = 65_536
 """Users whose tokens' changes are counted."""
 
@@ -183,11 +184,7 @@ def _put_device(sealer: Sealer, uid: str, flag: int, token: str, level: int) -> 
 
 def is_valid_uid(uid: str) -> bool:
     """Whether a client may have this uid: not blank, none of `@ # &` or NUL, at most 512 bytes, not `____system`."""
-    return (
-        bool(uid.strip())
-        and not any(character in uid for character in FORBIDDEN_ID_CHARACTERS + "\0")
-        and len(uid.encode()) <= MAX_ID_BYTES
-    )
+    return bool(uid.strip()) and _FORBIDDEN.isdisjoint(uid) and len(uid.encode()) <= MAX_ID_BYTES
 
 
 def _same(given: str, expected: str) -> bool:

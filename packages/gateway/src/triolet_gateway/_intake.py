@@ -280,14 +280,19 @@ class Intake(Traffic, ABC):
         keeps_bytes = isinstance(self.connection, wire.Connection)
         if keeps_bytes and self.gateway.arrivals.takes(self._as_session(), connect):
             return
-        login = self.decide(connect)
+        login = self.decide(connect, self.gateway.keys.pair())
         if login is not None:
             self._on_login(login)
 
-    def decide(self, connect: wire.Connect) -> Login | None:
-        """Decide about a login; None if somebody has to be asked, which is begun."""
+    def decide(self, connect: wire.Connect, keys: wire.KeyPair) -> Login | None:
+        """Decide about a login; None if somebody has to be asked, which is begun.
+
+        Args:
+            connect: What the client said.
+            keys: Our half of the key agreement, which may have been made already (`wire.agree`).
+        """
         try:
-            return log_in_nowait(self.gateway, self.connection, connect, self.connection_id)
+            return log_in_nowait(self.gateway, self.connection, connect, keys, self.connection_id)
         except trio.WouldBlock:
             self._later(partial(self._login, connect))
             return None

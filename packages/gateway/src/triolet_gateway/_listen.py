@@ -23,7 +23,7 @@ _SCHEME = "unix://"
 
 ACCEPTS_AT_ONCE = 64
 """After so many new connections those that are open have their turn."""
-Serve = Callable[[Gateway, socket.socket, Peer], None]
+Serve = Callable[[Gateway, socket.SocketType, Peer], None]
 
 
 def inherited(environ: Mapping[str, str], pid: int, first: int = FIRST_INHERITED) -> dict[str, socket.socket]:
@@ -126,11 +126,12 @@ async def accept_forever(gateway: Gateway, listener: socket.socket, serve: Serve
     """Accept what is waiting, each time something is; `serve` owns the socket from then on."""
     if listener.family != socket.AF_UNIX:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Linux hands it on to what is accepted
+    family = int(listener.family)
     while True:
         await trio.lowlevel.wait_readable(listener)
         try:
             for _ in range(ACCEPTS_AT_ONCE):
-                sock, address = listener.accept()
+                sock, address = _accept(listener, family)
                 _begin(gateway, sock, peer_of(address), serve)
         except BlockingIOError:
             continue
@@ -142,7 +143,13 @@ async def accept_forever(gateway: Gateway, listener: socket.socket, serve: Serve
             await trio.sleep(_PAUSE_S)
 
 
-def _begin(gateway: Gateway, sock: socket.socket, peer: Peer, serve: Serve) -> None:
+def _accept(listener: socket.socket, family: int) -> tuple[socket.SocketType, object]:
+    """Accept as `listener.accept` does, but make a socket without the conveniences of Python's, which take 3 µs."""
+    descriptor, address = listener._accept()  # type: ignore[attr-defined]  # undocumented; what `accept` calls
+    return socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor), address
+
+
+def _begin(gateway: Gateway, sock: socket.SocketType, peer: Peer, serve: Serve) -> None:
     if not gateway.admit(peer[0]):
         sock.close()
         return

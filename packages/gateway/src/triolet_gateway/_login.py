@@ -6,7 +6,6 @@ import triolet_protocol as wire
 from triolet_core import ConnectRequest, Device, DeviceLevel, ReasonCode
 from triolet_core.model import MAX_ID_BYTES
 from triolet_gateway._gateway import Gateway
-from triolet_gateway._keys import salt
 from triolet_gateway._served import ServerEnd
 
 
@@ -20,14 +19,16 @@ class Login:
     detail: str = ""
 
 
-def log_in_nowait(gateway: Gateway, connection: ServerEnd, connect: wire.Connect, connection_id: int) -> Login:
-    """Decide about a CONNECT; the connection is READY or CLOSED afterwards.
+def log_in_nowait(
+    gateway: Gateway, connection: ServerEnd, connect: wire.Connect, keys: wire.KeyPair, connection_id: int
+) -> Login:
+    """Decide about a CONNECT; the connection is READY or CLOSED afterwards. `keys` are our half of the agreement.
 
     Raises:
         WouldBlock: Somebody has to be waited for, and nothing has happened; use `log_in`.
     """
     verdict = gateway.broker.users.authenticate_nowait(_request_of(connect))
-    return _tell(gateway, _answer(gateway, connection, connect, verdict), connect, connection_id)
+    return _tell(gateway, _answer(gateway, connection, connect, keys, verdict), connect, connection_id)
 
 
 async def log_in(gateway: Gateway, connection: ServerEnd, connect: wire.Connect, connection_id: int) -> Login:
@@ -38,7 +39,7 @@ async def log_in(gateway: Gateway, connection: ServerEnd, connect: wire.Connect,
     while users.revision(connect.uid) != revision:  # a token was set or cleared meanwhile
         revision = users.revision(connect.uid)
         verdict = await users.authenticate(request)
-    return _tell(gateway, _answer(gateway, connection, connect, verdict), connect, connection_id)
+    return _tell(gateway, _answer(gateway, connection, connect, gateway.keys.pair(), verdict), connect, connection_id)
 
 
 def _request_of(connect: wire.Connect) -> ConnectRequest:
@@ -59,7 +60,11 @@ def _tell(gateway: Gateway, login: Login, connect: wire.Connect, connection_id: 
 
 
 def _answer(
-    gateway: Gateway, connection: ServerEnd, connect: wire.Connect, verdict: tuple[ReasonCode, DeviceLevel]
+    gateway: Gateway,
+    connection: ServerEnd,
+    connect: wire.Connect,
+    keys: wire.KeyPair,
+    verdict: tuple[ReasonCode, DeviceLevel],
 ) -> Login:
     reason, level = verdict
     if len(connect.device_id.encode()) > MAX_ID_BYTES:  # it is kept for as long as the connection
@@ -72,8 +77,8 @@ def _answer(
         return Login(None, connection.reject(reason), int(reason))
     try:
         answer = connection.accept(
-            gateway.keys.pair(),
-            salt(),
+            keys,
+            gateway.keys.salt(),
             time_diff_ms=_fit(int(gateway.broker.clock_s() * 1000) - connect.client_timestamp),
             node_id=gateway.node_id,
             encrypt=not gateway.config.disable_encryption,

@@ -58,7 +58,7 @@ class SocketConnection:
         "session",
     )
 
-    def __init__(self, gateway: Surroundings, sock: socket.socket) -> None:
+    def __init__(self, gateway: Surroundings, sock: socket.SocketType) -> None:
         """Whoever makes it sets `session` before `open`."""
         self._gateway = gateway
         self._socket = sock

@@ -12,7 +12,9 @@ from triolet_gateway._tls import Certificates, Tls
 from triolet_gateway._websocket import WebSocket
 
 
-def serve_tcp(gateway: Gateway, sock: socket.socket, peer: Peer, *, certificates: Certificates | None = None) -> None:
+def serve_tcp(
+    gateway: Gateway, sock: socket.SocketType, peer: Peer, *, certificates: Certificates | None = None
+) -> None:
     """Serve a client that speaks the protocol on the stream."""
     connection = SocketConnection(gateway, sock)
     connection.session = ClientSession(gateway, connection, peer, one_packet_per_write=False)
@@ -20,7 +22,7 @@ def serve_tcp(gateway: Gateway, sock: socket.socket, peer: Peer, *, certificates
 
 
 def serve_websocket(
-    gateway: Gateway, sock: socket.socket, peer: Peer, *, certificates: Certificates | None = None
+    gateway: Gateway, sock: socket.SocketType, peer: Peer, *, certificates: Certificates | None = None
 ) -> None:
     """Serve a client that speaks the protocol in WebSocket messages."""
     connection = SocketConnection(gateway, sock)

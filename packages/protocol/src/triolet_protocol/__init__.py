@@ -3,6 +3,8 @@
 Source: wire-protocol.md; the vectors of the reference codec are among the tests.
 """
 
+from triolet_protocol._agreement import AgreedKeys as AgreedKeys
+from triolet_protocol._agreement import agree as agree
 from triolet_protocol._codec import decode as decode
 from triolet_protocol._codec import encode as encode
 from triolet_protocol._connection import Connection as Connection

@@ -209,6 +209,25 @@ def _read_connect(reader: Reader, version: int, flags: int, streams: StreamLayou
     return frames.Connect(own_version, device_flag, device_id, uid, token, timestamp, reader.text(), flags)
 
 
+def read_connect(body: bytes, flags: int) -> tuple[Family, frames.Connect]:
+    """Decode the body of a first CONNECT, and tell whose it is: a layout fits if it consumes the body exactly.
+
+    Raises:
+        RemoteProtocolError: It cannot become a frame of either.
+    """
+    reader = Reader(body)
+    try:
+        connect: frames.Connect | None = _read_connect(reader, frames.LATEST_VERSION, flags, StreamLayout.NEW)
+    except RemoteProtocolError:
+        connect = None
+    if connect is not None and reader.is_empty and connect.uid and _limao.is_key(connect.client_key):
+        return Family.WUKONG, connect  # as nearly everybody
+    limao = _limao.read_connect(body, flags)
+    if limao is not None:
+        return Family.LIMAO, limao
+    return Family.WUKONG, connect or _read_connect(Reader(body), frames.LATEST_VERSION, flags, StreamLayout.NEW)
+
+
 def _read_connack(reader: Reader, version: int, flags: int, streams: StreamLayout) -> frames.ConnAck:
     server_version = reader.numbers(f.U8)[0] if flags & 1 else 0
     time_diff, reason = reader.numbers(f.I64_U8)

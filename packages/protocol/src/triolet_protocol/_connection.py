@@ -8,7 +8,7 @@ Bytes that come while PENDING are kept. Anything the peer does ends in an event 
 import os
 from collections.abc import Sequence
 
-from triolet_protocol import _choice, _codec, _frames, _hot, _limao, _seals
+from triolet_protocol import _choice, _codec, _frames, _hot, _seals
 from triolet_protocol._codec import guess
 from triolet_protocol._crypto import SALT_LENGTH, KeyPair
 from triolet_protocol._errors import LocalProtocolError, NotText, RemoteProtocolError
@@ -189,7 +189,7 @@ class Connection:
         kind, start, end = bounds
         if self.state is State.IDLE and self._role is Role.SERVER:
             self._check_first(buffer, offset)
-            return self._on_connect(buffer, offset, buffer[start:end], end)
+            return self._on_connect(buffer[start:end], buffer[offset] & 0x0F), end
         if kind == _frames.SEND and self._role is Role.SERVER:
             return self._on_send(buffer, offset, start, end), end
         decoded = _codec.decode(buffer, offset, self.version, self.family, max_frame=self._limits.max_frame_size)
@@ -203,22 +203,18 @@ class Connection:
             if first >> 4 != _frames.CONNECT:
                 raise RemoteProtocolError(ReasonCode.UNKNOWN, f"the first packet is no CONNECT{guess(buffer[offset:])}")
 
-    def _on_connect(self, buffer: bytes, offset: int, body: bytes, end: int) -> tuple[Event, int]:
-        self.family = _limao.family_of_connect(body)
+    def _on_connect(self, body: bytes, flags: int) -> ConnectReceived:
         try:
-            decoded = _codec.decode(buffer, offset, LATEST_VERSION, self.family, max_frame=self._limits.max_frame_size)
+            self.family, connect = _codec.read_connect(body, flags)
         except NotText as exc:
             self.version = min(body[0], LATEST_VERSION)
             refusal = self._connack(_frames.ConnAck(0, ReasonCode.AUTH_FAIL))
             raise RemoteProtocolError(ReasonCode.AUTH_FAIL, exc.detail, refusal) from None
-        if decoded is None or not isinstance(decoded[0], _frames.Connect):
-            raise RemoteProtocolError(ReasonCode.UNKNOWN, "the first packet is no CONNECT")
-        connect = decoded[0]
         newest = 4 if self.family is Family.LIMAO else LATEST_VERSION
         self.version = min(connect.version, newest)
         self.connect_frame = connect
         self.state = State.PENDING
-        return ConnectReceived(connect), end
+        return ConnectReceived(connect)
 
     def _on_send(self, buffer: bytes, offset: int, start: int, end: int) -> SendReceived:
         most = self._limits.max_frame_size

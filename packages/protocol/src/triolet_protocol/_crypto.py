@@ -4,7 +4,6 @@ The AES key is 16 characters of a hex digest and the IV is the salt, the same fo
 that is what the clients do. Treat it as obfuscation and use TLS where it matters.
 """
 
-import base64
 import binascii
 from binascii import a2b_base64, b2a_base64
 from hashlib import md5
@@ -61,13 +60,23 @@ class SessionKeys:
         return md5(b2a_base64(data, newline=False), usedforsecurity=False).hexdigest()
 
 
+def raw_key(text: str) -> bytes:
+    """Return the bytes of a public key, fewer than 32 if it is none.
+
+    Raises:
+        ValueError: The text is not base64.
+    """
+    return a2b_base64(text, strict_mode=True)[:KEY_BYTES]
+
+
 class KeyPair:
     """Our half of a key agreement. Making one takes half of its time, so it is made once per connection."""
 
-    __slots__ = ("_private", "public")
+    __slots__ = ("_private", "_secret", "public")
 
     def __init__(self, private_key: bytes) -> None:
         """`private_key` is 32 random bytes."""
+        self._secret = private_key
         self._private = X25519PrivateKey.from_private_bytes(private_key)
         self.public = b2a_base64(self._private.public_key().public_bytes_raw(), newline=False).decode()
 
@@ -81,8 +90,7 @@ class KeyPair:
             RemoteProtocolError: The peer's key is no key, or one that gives a shared secret of zeros.
         """
         try:
-            raw = base64.b64decode(peer_key, validate=True)[:KEY_BYTES]
-            shared = self._private.exchange(X25519PublicKey.from_public_bytes(raw))
-        except (ValueError, binascii.Error):
+            shared = self._private.exchange(X25519PublicKey.from_public_bytes(raw_key(peer_key)))
+        except ValueError:
             raise RemoteProtocolError(ReasonCode.AUTH_FAIL, "the key of the client is no usable X25519 key") from None
         return md5(b2a_base64(shared, newline=False), usedforsecurity=False).hexdigest()[:16].encode()

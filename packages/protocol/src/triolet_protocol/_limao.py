@@ -1,6 +1,5 @@
 """The field order of LiMaoIM, its versions 1 to 4. Source: wire-protocol.md, section 9."""
 
-import base64
 import binascii
 import struct
 
@@ -8,7 +7,7 @@ from triolet_protocol import _fields as f
 from triolet_protocol import _frames as frames
 from triolet_protocol._errors import LocalProtocolError, RemoteProtocolError
 from triolet_protocol._fields import Reader, text
-from triolet_protocol._frames import Family, Frame
+from triolet_protocol._frames import Frame
 from triolet_protocol._numbers import ReasonCode
 
 _WITH_NUMBER, _WITH_KEYS, _WITH_SETTING = 2, 3, 4
@@ -123,38 +122,20 @@ def _recv(reader: Reader, version: int, flags: int) -> frames.Recv:
     )
 
 
-def family_of_connect(body: bytes) -> Family:
-    """Tell whose CONNECT a body is: a layout fits if it consumes the body exactly and the uid is not empty."""
-    wukong = _wukong_key(body)
-    if wukong is not None and _is_key(wukong):
-        return Family.WUKONG  # as nearly everybody
-    return Family.LIMAO if _fits_limao(body) else Family.WUKONG
-
-
-def _fits_limao(body: bytes) -> bool:
+def read_connect(body: bytes, flags: int) -> frames.Connect | None:
+    """Decode the body of a CONNECT if this layout consumes it exactly and finds a uid and a version that there is."""
     reader = Reader(body)
     try:
-        connect = _connect(reader, 0)
-    except RemoteProtocolError:
-        return False
-    fits = reader.is_empty and bool(connect.uid) and connect.version <= _WITH_SETTING
-    return fits and (connect.version < _WITH_KEYS or _is_key(connect.client_key))
-
-
-def _wukong_key(body: bytes) -> str | None:
-    reader = Reader(body)
-    try:
-        reader.numbers(f.U8_U8)
-        _, uid, _ = reader.text(), reader.text(), reader.text()
-        reader.numbers(f.I64)
-        key = reader.text()
+        connect = _connect(reader, flags)
     except RemoteProtocolError:
         return None
-    return key if uid and reader.is_empty else None
+    fits = reader.is_empty and bool(connect.uid) and connect.version <= _WITH_SETTING
+    return connect if fits and (connect.version < _WITH_KEYS or is_key(connect.client_key)) else None
 
 
-def _is_key(key: str) -> bool:
+def is_key(value: str) -> bool:
+    """Whether a text may be the public key of a client."""
     try:
-        return len(base64.b64decode(key)) >= 32
-    except (binascii.Error, ValueError):
+        return len(binascii.a2b_base64(value)) >= 32
+    except ValueError:
         return False

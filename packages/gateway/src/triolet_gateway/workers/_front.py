@@ -17,7 +17,6 @@ from triolet_gateway._served import ServerEnd
 from triolet_gateway._socket import SocketConnection
 from triolet_gateway.workers import _orders as orders
 from triolet_gateway.workers import _reports as reports
-from triolet_gateway.workers._agreement import AgreedKeys
 from triolet_gateway.workers._link import Link
 
 MOST_BYTES_WAITING = 1 << 20
@@ -266,7 +265,8 @@ class FrontSession:
         is_limao = connection.family is wire.Family.LIMAO
         if not (self._front.config.disable_encryption or is_json or (is_limao and connection.version < 3)):
             try:
-                self._agreed = AgreedKeys(self._front.keys.pair(), connect.client_key)
+                pair = self._front.keys.pair()
+                self._agreed = wire.AgreedKeys(pair, pair.aes_key(connect.client_key))
             except wire.RemoteProtocolError as exc:
                 problem = exc.detail
         self._report(
