@@ -1,6 +1,6 @@
 //! The compiled twin of `triolet_protocol._hot`, and what builds pages of history: the same input gives the same
 //! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
-//! `send_recvs`, `read_sockets` and `write_sockets` use sockets that they are given.
+//! `send_recvs`, `receive_requests`, `read_sockets` and `write_sockets` use sockets that they are given.
 
 mod base64;
 mod keys;
@@ -29,7 +29,7 @@ mod _native {
     #[pymodule_export]
     use crate::read::{match_recvacks, read_batch};
     #[pymodule_export]
-    use crate::request::read_request;
+    use crate::request::receive_requests;
     #[pymodule_export]
     use crate::send::send_recvs;
     #[pymodule_export]
@@ -41,5 +41,5 @@ mod _native {
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 4;
+    const INTERFACE: u32 = 5;
 }

@@ -134,17 +134,19 @@ class Messages:
             Whether the drafts are queued; if not, nothing was done and `submit` has to.
         """
         judged = []
+        refused = 0
         for draft in drafts:
             one = self._server_judge.judge(uid, draft) if is_plausible(draft, self._config.max_payload_bytes) else None
             if one is None or self._lanes.is_crowded(one.channel):
                 return False
             judged.append(one)
+            refused += one.reason != _SUCCESS
         batch = SendBatch(uid, judged, done, None, forget=self._channels.forget)
         try:
             self._store.writer.enqueue_nowait(batch)
         except (trio.WouldBlock, StoreClosed):
             return False
-        self.refused += sum([each.reason != ReasonCode.SUCCESS for each in judged])
+        self.refused += refused
         return True
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from types import ModuleType
 
-INTERFACE = 4
+INTERFACE = 5
 """Raised with every change of what compiled functions take or return."""
 COMPILED = "triolet_speedups"
 PURE_VARIABLE = "TRIOLET_PURE"

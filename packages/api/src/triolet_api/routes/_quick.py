@@ -35,6 +35,8 @@ def _is_id(text: str) -> bool:
 
 
 def _is_plain_id(text: str) -> bool:
+    if text.isalnum():
+        return len(text) <= _LONGEST
     return _is_id(text) and _FORBIDDEN.isdisjoint(text)
 
 
@@ -59,17 +61,25 @@ class SendForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     def noted(self) -> Mapping[str, str | int]:
         """Return what the audit log says of it."""
-        noted: dict[str, str | int] = {"channel_id": self.channel_id, "channel_type": self.channel_type}
-        if self.from_uid is not UNSET:
-            noted["from_uid"] = self.from_uid
-        return noted
+        if self.from_uid is UNSET:
+            return {"channel_id": self.channel_id, "channel_type": self.channel_type}
+        return {"channel_id": self.channel_id, "channel_type": self.channel_type, "from_uid": self.from_uid}
 
     @property
     def is_plain(self) -> bool:
         """Whether no rule refuses it."""
-        texts = _is_plain_id(self.from_uid or "") and _is_id(self.client_msg_no) and _is_id(self.topic)
-        target = bool(self.channel_id) and _is_plain_id(self.channel_id) and 0 < self.channel_type < 256
-        return texts and target and bool(self.payload) and 0 <= self.setting < 256 and 0 <= self.expire < 2**32
+        number, topic = self.client_msg_no, self.topic
+        return (
+            _is_plain_id(self.from_uid or "")
+            and self.channel_id != ""
+            and _is_plain_id(self.channel_id)
+            and (not number or _is_id(number))
+            and (not topic or _is_id(topic))
+            and 0 < self.channel_type < 256
+            and self.payload != b""
+            and 0 <= self.setting < 256
+            and 0 <= self.expire < 2**32
+        )
 
 
 class PageForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
