@@ -179,17 +179,18 @@ class Connection:
         if self.is_closed:
             return
         try:
-            self._reply(answer)
+            if isinstance(answer, bytes):
+                self._send_whole(_heads.json_head(len(answer), is_last=self._is_last) + answer)
+            else:
+                self._reply(answer)
         except OSError:
             self.close()  # the client is gone
         except Exception:  # whoever calls has others to serve
             self._server.log.exception("connection failed")
             self.close()
 
-    def _reply(self, answer: Answer) -> None:
-        if isinstance(answer, bytes):
-            self._send_whole(_heads.json_head(len(answer), is_last=self._is_last) + answer)
-        elif isinstance(answer, tuple):
+    def _reply(self, answer: tuple[bytes, ...] | Content) -> None:
+        if isinstance(answer, tuple):
             length = sum(map(len, answer))
             head = _heads.json_head(length, is_last=self._is_last)
             self._send_parts((head, *answer), len(head) + length)

@@ -36,6 +36,7 @@ HOT = frozenset(
 """What a busy backend calls for every message; the rest may take its time."""
 DROPPED_BYTES = 1 << 20
 """How much of a body that is too long is read, so that its sender gets the answer."""
+_NOTHING: Mapping[str, str] = {}
 _compiled = speedups.find(os.environ)
 
 
@@ -83,7 +84,8 @@ class Front:
         if found is None:
             return None
         for path, query, headers, body in found[0]:
-            whole.append(HttpRequest("POST", path, headers, _query(query) if query else {}, body, peer))
+            named = _query(query) if query else _NOTHING
+            whole.append(HttpRequest("POST", path, headers, named, body, peer, _NOTHING))
         return found[1:]  # type: ignore[no-any-return]  # of the compiled function
 
     def hot_request(self, request: Request, peer: str) -> HttpRequest | None:

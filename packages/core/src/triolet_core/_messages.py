@@ -428,10 +428,11 @@ class Messages:
         else:
             first = 0 if end and not start else start or _LAST_SEQ
             between = (end + 1, first)
-        with self._store.snapshot(key) as txn:
-            run = _queries.raw_run(txn, key, first, limit + 1, upwards=upwards)
-            prefix, rows = (b"", []) if run else _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
+        run = self._store.read(lambda txn: _queries.raw_run(txn, key, first, limit + 1, upwards=upwards), key)
         if run is None:
+            prefix, rows = self._store.read(
+                lambda txn: _queries.raw_page(txn, key, first, limit + 1, upwards=upwards), key
+            )
             found = _compiled.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
         else:
             seq, records = run

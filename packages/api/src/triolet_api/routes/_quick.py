@@ -168,16 +168,14 @@ def quick_send(answered: Callable[[Services, str, Draft, Receipt], Any]) -> Quic
     return Quick(read_send, start)
 
 
-_SENT = (
-    b'{"message_id":%d,"message_idstr":"%d","message_seq":%d,"client_msg_no":%b,"status":200,'
-    b'"data":{"message_id":%d,"message_idstr":"%d","message_seq":%d,"client_msg_no":%b}}'
-)
+_SENT = b'"message_id":%d,"message_idstr":"%d","message_seq":%d,"client_msg_no":%b'
 
 
 def sent_text(receipt: Receipt, client_msg_no: str) -> bytes:
     """Return the answer to a message that was taken, as JSON."""
-    message_id, seq, number = receipt.message_id, receipt.seq, msgspec.json.encode(client_msg_no)
-    return _SENT % (message_id, message_id, seq, number, message_id, message_id, seq, number)
+    _, message_id, seq = receipt
+    sent = _SENT % (message_id, message_id, seq, msgspec.json.encode(client_msg_no))
+    return b'{%b,"status":200,"data":{%b}}' % (sent, sent)
 
 
 def _start_page(services: Services, form: PageForm, finish: Callable[[Answer | Exception], None]) -> bool:
