@@ -26,12 +26,18 @@ _LONGEST = MAX_ID_BYTES // 4
 """Texts with no more characters than these have no more bytes than an id may have."""
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FLAGS = (0, 1)
-_HIGHEST = 2**63 - 1
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _FORBIDDEN = frozenset(FORBIDDEN_ID_CHARACTERS)
 
 
 def _is_id(text: str) -> bool:
     return len(text) <= _LONGEST and "\0" not in text
+
+
+def _is_shown_id(text: str) -> bool:
+    if text.isalnum():
+        return len(text) <= _LONGEST
+    return text.strip() != "" and _is_id(text)
 
 
 def _is_plain_id(text: str) -> bool:
@@ -100,13 +106,15 @@ class PageForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     @property
     def is_plain(self) -> bool:
         """Whether no rule refuses it."""
-        texts = (
-            self.login_uid.strip() and self.channel_id.strip() and _is_id(self.login_uid) and _is_id(self.channel_id)
+        return (
+            _is_shown_id(self.login_uid)
+            and _is_shown_id(self.channel_id)
+            and 0 <= self.start_message_seq <= _HIGHEST
+            and 0 <= self.end_message_seq <= _HIGHEST
+            and _LOWEST <= self.limit <= _HIGHEST
+            and _LOWEST <= self.pull_mode <= _HIGHEST
+            and 0 < self.channel_type < 256
         )
-        places = 0 <= self.start_message_seq <= _HIGHEST and 0 <= self.end_message_seq <= _HIGHEST
-        low = -_HIGHEST - 1
-        numbers = low <= self.limit <= _HIGHEST and low <= self.pull_mode <= _HIGHEST
-        return bool(texts) and places and numbers and 0 < self.channel_type < 256
 
 
 _send_form = msgspec.json.Decoder(SendForm).decode
