@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections import deque
+import socket
 from typing import Any
 
 import pytest
@@ -49,6 +49,17 @@ def fast() -> Any:
     return compiled()
 
 
+def received(fast: Any, data: bytes, path: str = "/a") -> tuple[list[Any], bytes]:
+    """Return the plain requests to a path that are taken from a socket, and what is left."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        found = fast.receive_requests(ours.fileno(), 1000, {path: None}, MOST)
+    assert found is not None
+    assert found[2] == len(data)
+    return found[0], found[1]
+
+
 def by_httptools(data: bytes) -> list[tuple[str, bytes, dict[str, str], bytes, bool]]:
     """Return the whole requests in `data`."""
     parser = Parser(MOST)
@@ -74,35 +85,44 @@ def test_a_plain_request_is_what_httptools_makes_of_it(
 ) -> None:
     lines = [f"POST {path} HTTP/{version}", *headers, f"Content-Length: {len(body) + off}"]
     data = end.join([*lines, "", ""]).encode() + body
-    found = fast.read_request(b"??" + data, 2, MOST)
-    if found is None:
+    requests, rest = received(fast, data, path.partition("?")[0])
+    if not requests:
+        assert rest == data
         return
-    raw, query, by_name, text, behind = found
-    assert behind == 2 + len(data) - max(-off, 0)
-    assert by_httptools(data[: behind - 2]) == [(raw, query, by_name, text, True)]
+    assert len(rest) == max(-off, 0)
+    assert by_httptools(data[: len(data) - len(rest)]) == [(*requests[0], True)]
 
 
-@given(st.binary(max_size=60), st.integers(0, 70))
-def test_no_bytes_are_too_strange(fast: Any, data: bytes, start: int) -> None:
-    assert fast.read_request(data, start, MOST) is None
+@given(st.binary(min_size=1, max_size=60))
+def test_no_bytes_are_too_strange(fast: Any, data: bytes) -> None:
+    assert received(fast, data) == ([], data)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_plain_requests_are_taken_one_after_the_other(fast: Any, count: int) -> None:
     one = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\n{}"
-    at, whole = 0, deque[Any]()
-    while (found := fast.read_request(one * count + one[:-1], at, MOST)) is not None:
-        whole.append(found)
-        at = found[-1]
     headers = {"host": "x", "connection": "Keep-Alive", "content-length": "2"}
-    assert [each[:4] for each in whole] == [("/a", b"b=c", headers, b"{}")] * count
-    assert at == len(one) * count
+    assert received(fast, one * count + one[:-1]) == ([("/a", b"b=c", headers, b"{}")] * count, one[:-1])
+
+
+def test_requests_to_other_paths_are_left(fast: Any) -> None:
+    one, other = (b"POST %b HTTP/1.1\r\nContent-Length: 0\r\n\r\n" % path for path in (b"/a", b"/b"))
+    assert received(fast, one + other + one) == ([("/a", b"", {"content-length": "0"}, b"")], other + one)
+
+
+def test_a_quiet_socket_and_one_that_ended_are_told_apart(fast: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        assert fast.receive_requests(ours.fileno(), 100, {}, MOST) is None
+        theirs.close()
+        assert fast.receive_requests(ours.fileno(), 100, {}, MOST) == ([], b"", 0)
 
 
 @pytest.mark.parametrize("length", ["101", "9999999999", "4294967299", "18446744073709551619"])
 def test_long_bodies_are_left_to_the_parser_that_refuses_them(fast: Any, length: str) -> None:
     head = f"POST /a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode()
-    assert fast.read_request(head + bytes(200), 0, MOST) is None
+    assert received(fast, head + bytes(200)) == ([], head + bytes(200))
 
 
 texts = st.one_of(

@@ -1,6 +1,7 @@
 //! The compiled twin of `triolet_protocol._hot`, and what builds pages of history: the same input gives the same
 //! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
-//! `send_recvs`, `read_sockets` and `write_sockets` use sockets that they are given, and `write_synced` a file.
+//! `send_recvs`, `receive_requests`, `read_sockets` and `write_sockets` use sockets that they are given, and
+//! `write_synced` a file.
 
 mod agree;
 mod base64;
@@ -36,7 +37,7 @@ mod _native {
     #[pymodule_export]
     use crate::read::{match_recvacks, read_batch};
     #[pymodule_export]
-    use crate::request::read_request;
+    use crate::request::receive_requests;
     #[pymodule_export]
     use crate::rows::{encode_rows, message_rows};
     #[pymodule_export]

@@ -5,30 +5,50 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
+use crate::sockets::{Got, receive};
+
 const METHOD: &[u8] = b"POST ";
 const VERSION: &[u8] = b" HTTP/1.1";
 const MOST_HEADERS: usize = 64;
 /// More digits than these are no length of a body that is taken.
 const MOST_DIGITS: usize = 9;
 
-/// (path, query, headers by lower-case name, body, where the next request begins)
-type Request<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>, Bound<'py, PyDict>, Bound<'py, PyBytes>, usize);
+/// (path, query, headers by lower-case name, body)
+type Request<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>, Bound<'py, PyDict>, Bound<'py, PyBytes>);
 
-/// Return the request that begins at `start`, None if it is no plain one, is not there in whole, or its body is longer
-/// than `most`.
+/// (requests, what follows them, bytes that were read)
+type Received<'py> = (Vec<Request<'py>>, Bound<'py, PyBytes>, usize);
+
+/// Read once from a non-blocking socket, at most `size` bytes, and return the plain requests to one of `paths` that
+/// they begin with; None if there is nothing now, no bytes at all if the peer has ended or is lost.
 #[pyfunction]
-pub fn read_request<'py>(py: Python<'py>, data: &[u8], start: usize, most: usize) -> PyResult<Option<Request<'py>>> {
-    let Some((head, rest)) = data.get(start..).and_then(Head::read) else { return Ok(None) };
-    if head.length > most || head.length > rest.len() {
-        return Ok(None);
-    }
-    let headers = PyDict::new(py);
-    for (name, value) in &head.headers {
-        headers.set_item(name.as_str(), *value)?;
-    }
+pub fn receive_requests<'py>(
+    py: Python<'py>,
+    descriptor: i32,
+    size: usize,
+    paths: &Bound<'py, PyDict>,
+    most: usize,
+) -> PyResult<Option<Received<'py>>> {
+    receive(descriptor, size, |got| {
+        let Got::Bytes(data) = got else { return Ok(None) };
+        let (mut requests, mut at) = (Vec::new(), 0);
+        while let Some((head, body, end)) = whole(data, at, most) {
+            if !paths.contains(head.path)? {
+                break;
+            }
+            requests.push(head.request(py, body)?);
+            at = end;
+        }
+        Ok(Some((requests, PyBytes::new(py, &data[at..]), data.len())))
+    })
+}
+
+/// Return the head and the body of the plain request that begins at `start`, and where it ends.
+fn whole(data: &[u8], start: usize, most: usize) -> Option<(Head<'_>, &[u8], usize)> {
+    let (head, rest) = Head::read(data.get(start..)?)?;
+    let body = rest.get(..head.length).filter(|body| body.len() <= most)?;
     let end = data.len() - rest.len() + head.length;
-    let body = PyBytes::new(py, &rest[..head.length]);
-    Ok(Some((PyString::new(py, head.path), PyBytes::new(py, head.query), headers, body, end)))
+    Some((head, body, end))
 }
 
 struct Head<'a> {
@@ -39,6 +59,15 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    fn request<'py>(&self, py: Python<'py>, body: &[u8]) -> PyResult<Request<'py>> {
+        let headers = PyDict::new(py);
+        for (name, value) in &self.headers {
+            headers.set_item(name.as_str(), *value)?;
+        }
+        let (path, query) = (PyString::new(py, self.path), PyBytes::new(py, self.query));
+        Ok((path, query, headers, PyBytes::new(py, body)))
+    }
+
     /// Return the head, and what follows it.
     fn read(data: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (first, mut rest) = line(data.strip_prefix(METHOD)?)?;

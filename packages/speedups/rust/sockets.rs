@@ -11,9 +11,9 @@ use pyo3::types::PyBytes;
 const DETACH_SOCKETS: usize = 4;
 
 /// What one socket gave.
-enum Got {
-    /// So many bytes; none if the peer has ended or is lost.
-    Bytes(usize),
+pub(crate) enum Got<T = usize> {
+    /// So many bytes, or the bytes themselves; none if the peer has ended or is lost.
+    Bytes(T),
     /// There is nothing now.
     Nothing,
 }
@@ -66,6 +66,20 @@ fn read_all(descriptors: &[i32], most: usize, enough: usize) -> (Vec<u8>, Vec<Go
         }
     });
     (bytes, found)
+}
+
+/// Read once from a non-blocking socket, at most `most` bytes, and let `take` have them.
+pub(crate) fn receive<R>(descriptor: i32, most: usize, take: impl FnOnce(Got<&[u8]>) -> R) -> R {
+    let mut space = SPACE.take(); // and not borrowed: what `take` calls may come here again
+    if space.len() < most {
+        space.resize(most, 0);
+    }
+    let taken = match read(descriptor, &mut space[..most]) {
+        Got::Bytes(size) => take(Got::Bytes(&space[..size])),
+        Got::Nothing => take(Got::Nothing),
+    };
+    SPACE.set(space);
+    taken
 }
 
 #[cfg(unix)]

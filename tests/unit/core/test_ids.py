@@ -18,7 +18,7 @@ def test_ids_rise_whatever_the_clock_does(steps: list[tuple[int, int]]) -> None:
     given_out: list[int] = []
     for clock, count in steps:
         now = clock
-        source.ceiling = source.wanted_ceiling() or source.ceiling
+        source.ceiling = source.wanted_ceiling(source.now_tick()) or source.ceiling
         given_out += source.block(count)
     assert given_out == sorted(set(given_out))
 

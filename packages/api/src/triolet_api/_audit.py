@@ -46,6 +46,7 @@ class AuditLog:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self.is_on = path is not None
         self._lines: list[_Line] = []
         self._wake = trio.Event()
         self._is_awake = False

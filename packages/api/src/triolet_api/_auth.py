@@ -60,7 +60,7 @@ class Authority:
         self._asks_administrators = bool(self._tokens) or (bool(self.users) and not self._is_off)
         self._hashing = trio.CapacityLimiter(1)
         self._checked: cachetools.LRUCache[str, tuple[User, int]] = cachetools.LRUCache(_CHECKED_TOKENS)
-        self._nameless: cachetools.LRUCache[str, Caller] = cachetools.LRUCache(_LOGIN_ADDRESSES)
+        self._nameless: dict[str, Caller] = {}
         self._failures: cachetools.TTLCache[str, int] = cachetools.TTLCache(_LOGIN_ADDRESSES, FAILED_LOGINS_S)
 
     def identify(self, route: Route, headers: Mapping[str, str], query: Mapping[str, str], address: str) -> Caller:
@@ -84,6 +84,8 @@ class Authority:
         """Return a caller who need not say who he is; the same one for the same address."""
         caller = self._nameless.get(address)
         if caller is None:
+            if len(self._nameless) >= _LOGIN_ADDRESSES:
+                self._nameless.clear()
             caller = self._nameless[address] = Caller(address=address, rights=EVERYTHING)
         return caller
 
@@ -120,7 +122,7 @@ class Authority:
 
     def check(self, route: Route, caller: Caller) -> None:
         """Refuse a caller that has not the right that an endpoint asks for."""
-        if not route.is_free and not caller.may(route.resource, route.action):
+        if caller.rights is not EVERYTHING and not route.is_free and not caller.may(route.resource, route.action):
             raise forbidden()
 
     async def login(self, name: str, password: str, address: str, now: float) -> tuple[User, str, int]:

@@ -12,7 +12,7 @@ import contextlib
 import http
 import socket
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -22,7 +22,7 @@ import trio
 from triolet_api import _heads
 from triolet_api._answers import Content
 from triolet_api._call import Route
-from triolet_api._front import Front, Scope
+from triolet_api._front import Front, Scope, received
 from triolet_api._parser import Parser, Request, TooLong
 from triolet_api._service import Answer, HttpRequest, refusal
 
@@ -87,7 +87,8 @@ class Connection:
     def on_event(self, *, has_ended: bool) -> None:
         """Go on: something came, or the client will say no more."""
         self._is_readable = True
-        self._has_ended = self._has_ended or has_ended
+        if has_ended:
+            self._has_ended = True
         if not self._is_busy:
             self.pump()
 
@@ -127,19 +128,21 @@ class Connection:
             self.close()
 
     def _read(self) -> None:
-        try:
-            data = self._sock.recv(READ_BYTES)
-        except BlockingIOError:
+        parser = self._parser
+        if parser.is_waiting:
+            found = self._server.front.receive(self._sock, READ_BYTES, parser.whole, self._peer[0])
+        else:
+            found = received(self._sock, READ_BYTES)
+        if found is None:
             self._is_readable = False
             return
-        if not data:
+        data, size = found
+        if not size:
             self.close()
             return
-        self._is_readable = self._has_ended or len(data) == READ_BYTES
+        self._is_readable = self._has_ended or size == READ_BYTES
         if self.is_idle:
             self.since, self.is_idle = self._server.clock, False
-        if self._parser.is_waiting:
-            data = self._server.front.read_plain(data, self._parser.whole, self._peer[0])
         if data:
             self._parse(data)
 
@@ -154,7 +157,7 @@ class Connection:
             if self._parser.wants_continue and not self._parser.whole:
                 self._parser.wants_continue = False
                 self._is_busy = True
-                self._send(_heads.CONTINUE)
+                self._send_whole(_heads.CONTINUE)
 
     def _begin(self, request: Request | HttpRequest) -> None:
         self.is_idle, self._is_busy, self.is_working = False, True, True
@@ -176,30 +179,43 @@ class Connection:
         if self.is_closed:
             return
         try:
-            self._reply(answer)
+            if isinstance(answer, bytes):
+                self._send_whole(_heads.json_head(len(answer), is_last=self._is_last) + answer)
+            else:
+                self._reply(answer)
         except OSError:
             self.close()  # the client is gone
         except Exception:  # whoever calls has others to serve
             self._server.log.exception("connection failed")
             self.close()
 
-    def _reply(self, answer: Answer) -> None:
-        if isinstance(answer, bytes):
-            self._send(_heads.json_head(len(answer), is_last=self._is_last) + answer)
-        elif isinstance(answer, tuple):
-            length = sum([len(part) for part in answer])
-            self._send(_heads.json_head(length, is_last=self._is_last), *answer)
+    def _reply(self, answer: tuple[bytes, ...] | Content) -> None:
+        if isinstance(answer, tuple):
+            length = sum(map(len, answer))
+            head = _heads.json_head(length, is_last=self._is_last)
+            self._send_parts((head, *answer), len(head) + length)
         else:
             head = _heads.head(answer.status, _heads.headers_of(answer), is_last=self._is_last)
-            self._send(head + answer.body)
+            self._send_whole(head + answer.body)
 
-    def _send(self, *parts: bytes) -> None:
+    def _send_whole(self, data: bytes) -> None:
         """Write; what the client does not take at once goes on in a task."""
         try:
-            sent = self._sock.send(parts[0]) if len(parts) == 1 else self._sock.sendmsg(parts)
+            sent = self._sock.send(data)
         except BlockingIOError:
             sent = 0
-        if sent == sum([len(part) for part in parts]):
+        if sent == len(data):
+            self._done()
+        else:
+            self._server.start(self._finish_sending, memoryview(data)[sent:])
+
+    def _send_parts(self, parts: Sequence[bytes], length: int) -> None:
+        """Do the same without joining the parts first."""
+        try:
+            sent = self._sock.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        if sent == length:
             self._done()
         else:
             self._server.start(self._finish_sending, memoryview(b"".join(parts))[sent:])

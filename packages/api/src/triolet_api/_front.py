@@ -5,6 +5,7 @@ of processor per request, this 60. The server of our own does without ASGI for t
 """
 
 import os
+import socket
 import urllib.parse
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -14,7 +15,7 @@ from triolet_api._answers import Content
 from triolet_api._call import Route
 from triolet_api._heads import headers_of
 from triolet_api._parser import Request
-from triolet_api._service import Answer, HttpRequest, Service, refusal
+from triolet_api._service import HttpRequest, Service, refusal
 from triolet_core import speedups
 
 Scope = dict[str, Any]
@@ -35,6 +36,7 @@ HOT = frozenset(
 """What a busy backend calls for every message; the rest may take its time."""
 DROPPED_BYTES = 1 << 20
 """How much of a body that is too long is read, so that its sender gets the answer."""
+_NOTHING: Mapping[str, str] = {}
 _compiled = speedups.find(os.environ)
 
 
@@ -46,6 +48,8 @@ class Front:
         self._behind = behind
         self.routes = {route.path: route for route in routes if route.path in HOT and route.method == "POST"}
         self._most = service.services.config.max_body_bytes
+        self.start = service.start
+        """Answer a request to a hot endpoint without waiting, see `Service.start`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -62,26 +66,27 @@ class Front:
         await send({"type": "http.response.start", "status": content.status, "headers": headers_of(content)})
         await send({"type": "http.response.body", "body": content.body, "more_body": False})
 
-    def start(self, route: Route, request: HttpRequest, reply: Callable[[Answer], None]) -> bool:
-        """Answer a request to a hot endpoint without waiting, see `Service.start`."""
-        return self._service.start(route, request, reply)
-
     async def answer(self, route: Route, request: HttpRequest) -> Content:
         """Answer a request to a hot endpoint."""
         return await self._service.answer(route, request)
 
-    def read_plain(self, data: bytes, whole: deque[Request | HttpRequest], peer: str) -> bytes:
-        """Take plain requests to hot endpoints from the beginning of `data` and return the rest."""
+    def receive(
+        self, sock: socket.socket, size: int, whole: deque[Request | HttpRequest], peer: str
+    ) -> tuple[bytes, int] | None:
+        """Read once from a non-blocking socket, and take the plain requests to hot endpoints that come first.
+
+        Returns:
+            (what follows them, bytes that were read: none if the client has ended or is gone); None if nothing came.
+        """
         if _compiled is None:
-            return data
-        at = 0
-        while at < len(data):
-            found = _compiled.read_request(data, at, self._most)
-            if found is None or found[0] not in self.routes:
-                return data[at:]
-            path, query, headers, body, at = found
-            whole.append(HttpRequest("POST", path, headers, _query(query), body, peer))
-        return b""
+            return received(sock, size)
+        found = _compiled.receive_requests(sock.fileno(), size, self.routes, self._most)
+        if found is None:
+            return None
+        for path, query, headers, body in found[0]:
+            named = _query(query) if query else _NOTHING
+            whole.append(HttpRequest("POST", path, headers, named, body, peer, _NOTHING))
+        return found[1:]  # type: ignore[no-any-return]  # of the compiled function
 
     def hot_request(self, request: Request, peer: str) -> HttpRequest | None:
         """Return a request to a hot endpoint as `Service` takes it, None if it is to another."""
@@ -107,6 +112,17 @@ class Front:
             if read <= self._most:
                 body += message.get("body", b"")
         return body if read <= self._most else None
+
+
+def received(sock: socket.socket, size: int) -> tuple[bytes, int] | None:
+    """Read once from a non-blocking socket; returns the bytes and how many they are, None if nothing came."""
+    try:
+        data = sock.recv(size)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b"", 0
+    return data, len(data)
 
 
 def _announced(scope: Scope) -> int:

@@ -25,6 +25,7 @@ class RateLimit:
 
     def __init__(self, per_second: int, clock: Callable[[], float] = trio.current_time) -> None:
         self._per_second = per_second
+        self.is_on = per_second > 0
         self._clock = clock
         self._buckets: cachetools.LRUCache[str, _Bucket] = cachetools.LRUCache(_CALLERS)
 

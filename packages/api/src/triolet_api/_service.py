@@ -103,28 +103,30 @@ class Service:
         form = quick.read(request.body) if quick is not None else None
         if quick is None or form is None:
             return False
-        address = self.address_of(request)
+        address = self.address_of(request) if self._proxies else request.peer
         if self.services.broker.addresses.is_blocked(address):
             return False
         try:
             caller = self._admitted(route, request, address)
         except (Unauthorized, ApiError):
             return False  # refused in the words of the long way
-        who, what = caller.name or address, f"POST {request.path}"
-        if not self._rate.has(who):
+        who = caller.name or address
+        if self._rate.is_on and not self._rate.has(who):
             return False
 
         def finish(answer: Answer | Exception) -> None:
-            given = self._failure(route, request, answer) if isinstance(answer, Exception) else answer
-            if route.action == WRITE:
-                status = given.status if isinstance(given, Content) else 200
-                self.audit.add(caller.name, address, what, status, form.noted())
-            reply(given)
+            if isinstance(answer, Exception):
+                answer = self._failure(route, request, answer)
+            if route.action == WRITE and self.audit.is_on:
+                status = answer.status if isinstance(answer, Content) else 200
+                self.audit.add(caller.name, address, f"POST {request.path}", status, form.noted())
+            reply(answer)
 
         if not quick.start(self.services, form, finish):
             return False
         self.requests += 1
-        self._rate.take(who)
+        if self._rate.is_on:
+            self._rate.take(who)
         return True
 
     def _admitted(self, route: Route, request: HttpRequest, address: str) -> Caller:

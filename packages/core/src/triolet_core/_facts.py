@@ -7,10 +7,10 @@ soon as its caller is answered. How long the answers of a data source may be kep
 """
 
 import attrs
-import cachetools
 import lmdb
 import trio
 
+from triolet_core._recent import Recent
 from triolet_core.hooks import Hooks
 from triolet_core.model import ChannelInfo, ChannelKey, ChannelType
 from triolet_core.store import Store, _queries
@@ -41,19 +41,19 @@ class KnownFacts:
     def __init__(self, store: Store, hooks: Hooks, *, cache_count: int) -> None:
         self._store = store
         self._hooks = hooks
-        self._facts: cachetools.LRUCache[ChannelKey, Facts] = cachetools.LRUCache(cache_count)
-        self._infos: cachetools.LRUCache[str, ChannelInfo | None] = cachetools.LRUCache(cache_count)
+        self._facts: Recent[ChannelKey, Facts] = Recent(cache_count)
+        self._infos: Recent[str, ChannelInfo | None] = Recent(cache_count)
         self._loading: dict[ChannelKey, list[trio.Event]] = {}
         self.revision = 0
         """Rises with every change of what decides about messages, of any channel."""
 
     def cached(self, key: ChannelKey) -> Facts | None:
         """Return the facts of a channel if they are known, or can be read at once."""
-        facts = self._facts.get(key)
+        facts = self._facts.find(key)
         if facts is None and not self._is_asked(key):
             facts = self._store.read_facts(lambda txn: _read_facts(txn, key, _READ_ON_LOOP))
             if facts is not None:
-                self._facts[key] = facts
+                self._facts.keep(key, facts)
         return facts
 
     def all(self) -> list[tuple[ChannelKey, Facts]]:
@@ -74,7 +74,7 @@ class KnownFacts:
         for _ in range(_MOST_LOADS):
             facts, is_current = await self._load(key)
             if is_current:
-                self._facts[key] = facts
+                self._facts.keep(key, facts)
                 break
         assert facts is not None  # noqa: S101  # the loop runs at least once
         return facts
@@ -124,7 +124,7 @@ class KnownFacts:
         Raises:
             BackendError: The data source failed and has no failure answer.
         """
-        facts = self._facts.get(key)
+        facts = self._facts.find(key)
         if facts is not None:
             return facts.info
         if key.type != ChannelType.PERSON and self._hooks.channel_info.is_answered:
@@ -136,9 +136,11 @@ class KnownFacts:
     def person_info(self, uid: str) -> ChannelInfo | None:
         """Return the info of a person's own channel, which only the store knows: nobody is asked."""
         if uid in self._infos:
+            self._infos.move_to_end(uid)
             return self._infos[uid]
         key = ChannelKey(uid, ChannelType.PERSON)
-        info = self._infos[uid] = self._store.read_facts(lambda txn: _read_info(txn, key))
+        info = self._store.read_facts(lambda txn: _read_info(txn, key))
+        self._infos.keep(uid, info)
         return info
 
     def outdate(self) -> None:

@@ -46,24 +46,24 @@ class IdSource:
         """Return the clock as a tick, never behind what was given out."""
         return max((self._clock_ms() - EPOCH_MS) * TICKS_PER_MS, self._last + 1)
 
-    def wanted_ceiling(self) -> int | None:
-        """Return the ceiling to store next, or None while the present one is far enough ahead."""
-        now = self.now_tick()
+    def wanted_ceiling(self, now: int) -> int | None:
+        """Return the ceiling to store next at a tick, or None while the present one is far enough ahead."""
         return now + RESERVE_TICKS if now > self.ceiling - RESERVE_TICKS // 2 else None
 
-    def block(self, count: int, *, ceiling: int | None = None) -> list[int]:
+    def block(self, count: int, *, ceiling: int | None = None, now: int | None = None) -> list[int]:
         """Return `count` rising ids.
 
         Args:
             count: How many.
             ceiling: What the transaction under way raises the ceiling to: its ids are known to nobody before it
                 is durable. None: it does not.
+            now: The clock as a tick if the caller has looked at it, so that many share one look.
 
         Raises:
             Overloaded: The ceiling is reached: nothing was written for a minute, or the store could not raise it.
         """
         with self._lock:
-            first = self.now_tick()
+            first = self.now_tick() if now is None else max(now, self._last + 1)
             if first + count > (self.ceiling if ceiling is None else ceiling):
                 raise Overloaded("the reserve of message ids", RESERVE_TICKS)
             self._last = first + count - 1

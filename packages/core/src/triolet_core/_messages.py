@@ -138,17 +138,19 @@ class Messages:
             Whether the drafts are queued; if not, nothing was done and `submit` has to.
         """
         judged = []
+        refused = 0
         for draft in drafts:
             one = self._server_judge.judge(uid, draft) if is_plausible(draft, self._config.max_payload_bytes) else None
             if one is None or self._lanes.is_crowded(one.channel):
                 return False
             judged.append(one)
+            refused += one.reason != _SUCCESS
         batch = SendBatch(uid, judged, done, None, forget=self._channels.forget)
         try:
             self._store.writer.enqueue_nowait(batch)
         except (trio.WouldBlock, StoreClosed):
             return False
-        self.refused += sum([each.reason != ReasonCode.SUCCESS for each in judged])
+        self.refused += refused
         return True
 
     async def send_many(self, sender: Device, drafts: Sequence[Draft]) -> list[Receipt]:
@@ -442,10 +444,11 @@ class Messages:
         else:
             first = 0 if end and not start else start or _LAST_SEQ
             between = (end + 1, first)
-        with self._store.snapshot(key) as txn:
-            run = _queries.raw_run(txn, key, first, limit + 1, upwards=upwards)
-            prefix, rows = (b"", []) if run else _queries.raw_page(txn, key, first, limit + 1, upwards=upwards)
+        run = self._store.read(lambda txn: _queries.raw_run(txn, key, first, limit + 1, upwards=upwards), key)
         if run is None:
+            prefix, rows = self._store.read(
+                lambda txn: _queries.raw_page(txn, key, first, limit + 1, upwards=upwards), key
+            )
             found = _compiled.page_text(rows, prefix, key.id, key.type, between=between, limit=limit)
         else:
             seq, records = run

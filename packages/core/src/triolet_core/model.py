@@ -113,7 +113,7 @@ def new_client_msg_no() -> str:
 
     It has to be unique, not secret: no system call for each.
     """
-    return f"{random.getrandbits(128):032x}0"
+    return random.getrandbits(128).to_bytes(16, "big").hex() + "0"
 
 
 def slot_of(stored_id: str) -> int:

@@ -9,8 +9,8 @@ from triolet_speedups._native import message_rows as message_rows
 from triolet_speedups._native import page_text as page_text
 from triolet_speedups._native import read_batch as read_batch
 from triolet_speedups._native import read_messages as read_messages
-from triolet_speedups._native import read_request as read_request
 from triolet_speedups._native import read_sockets as read_sockets
+from triolet_speedups._native import receive_requests as receive_requests
 from triolet_speedups._native import run_text as run_text
 from triolet_speedups._native import send_recvs as send_recvs
 from triolet_speedups._native import write_messages as write_messages

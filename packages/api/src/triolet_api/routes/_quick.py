@@ -26,7 +26,7 @@ _LONGEST = MAX_ID_BYTES // 4
 """Texts with no more characters than these have no more bytes than an id may have."""
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FLAGS = (0, 1)
-_HIGHEST = 2**63 - 1
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _FORBIDDEN = frozenset(FORBIDDEN_ID_CHARACTERS)
 
 
@@ -34,7 +34,15 @@ def _is_id(text: str) -> bool:
     return len(text) <= _LONGEST and "\0" not in text
 
 
+def _is_shown_id(text: str) -> bool:
+    if text.isalnum():
+        return len(text) <= _LONGEST
+    return text.strip() != "" and _is_id(text)
+
+
 def _is_plain_id(text: str) -> bool:
+    if text.isalnum():
+        return len(text) <= _LONGEST
     return _is_id(text) and _FORBIDDEN.isdisjoint(text)
 
 
@@ -59,17 +67,25 @@ class SendForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     def noted(self) -> Mapping[str, str | int]:
         """Return what the audit log says of it."""
-        noted: dict[str, str | int] = {"channel_id": self.channel_id, "channel_type": self.channel_type}
-        if self.from_uid is not UNSET:
-            noted["from_uid"] = self.from_uid
-        return noted
+        if self.from_uid is UNSET:
+            return {"channel_id": self.channel_id, "channel_type": self.channel_type}
+        return {"channel_id": self.channel_id, "channel_type": self.channel_type, "from_uid": self.from_uid}
 
     @property
     def is_plain(self) -> bool:
         """Whether no rule refuses it."""
-        texts = _is_plain_id(self.from_uid or "") and _is_id(self.client_msg_no) and _is_id(self.topic)
-        target = bool(self.channel_id) and _is_plain_id(self.channel_id) and 0 < self.channel_type < 256
-        return texts and target and bool(self.payload) and 0 <= self.setting < 256 and 0 <= self.expire < 2**32
+        number, topic = self.client_msg_no, self.topic
+        return (
+            _is_plain_id(self.from_uid or "")
+            and self.channel_id != ""
+            and _is_plain_id(self.channel_id)
+            and (not number or _is_id(number))
+            and (not topic or _is_id(topic))
+            and 0 < self.channel_type < 256
+            and self.payload != b""
+            and 0 <= self.setting < 256
+            and 0 <= self.expire < 2**32
+        )
 
 
 class PageForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -90,13 +106,15 @@ class PageForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     @property
     def is_plain(self) -> bool:
         """Whether no rule refuses it."""
-        texts = (
-            self.login_uid.strip() and self.channel_id.strip() and _is_id(self.login_uid) and _is_id(self.channel_id)
+        return (
+            _is_shown_id(self.login_uid)
+            and _is_shown_id(self.channel_id)
+            and 0 <= self.start_message_seq <= _HIGHEST
+            and 0 <= self.end_message_seq <= _HIGHEST
+            and _LOWEST <= self.limit <= _HIGHEST
+            and _LOWEST <= self.pull_mode <= _HIGHEST
+            and 0 < self.channel_type < 256
         )
-        places = 0 <= self.start_message_seq <= _HIGHEST and 0 <= self.end_message_seq <= _HIGHEST
-        low = -_HIGHEST - 1
-        numbers = low <= self.limit <= _HIGHEST and low <= self.pull_mode <= _HIGHEST
-        return bool(texts) and places and numbers and 0 < self.channel_type < 256
 
 
 _send_form = msgspec.json.Decoder(SendForm).decode
@@ -158,16 +176,14 @@ def quick_send(answered: Callable[[Services, str, Draft, Receipt], Any]) -> Quic
     return Quick(read_send, start)
 
 
-_SENT = (
-    b'{"message_id":%d,"message_idstr":"%d","message_seq":%d,"client_msg_no":%b,"status":200,'
-    b'"data":{"message_id":%d,"message_idstr":"%d","message_seq":%d,"client_msg_no":%b}}'
-)
+_SENT = b'"message_id":%d,"message_idstr":"%d","message_seq":%d,"client_msg_no":%b'
 
 
 def sent_text(receipt: Receipt, client_msg_no: str) -> bytes:
     """Return the answer to a message that was taken, as JSON."""
-    message_id, seq, number = receipt.message_id, receipt.seq, msgspec.json.encode(client_msg_no)
-    return _SENT % (message_id, message_id, seq, number, message_id, message_id, seq, number)
+    _, message_id, seq = receipt
+    sent = _SENT % (message_id, message_id, seq, msgspec.json.encode(client_msg_no))
+    return b'{%b,"status":200,"data":{%b}}' % (sent, sent)
 
 
 def _start_page(services: Services, form: PageForm, finish: Callable[[Answer | Exception], None]) -> bool:

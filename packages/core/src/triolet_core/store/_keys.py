@@ -53,6 +53,7 @@ CURSOR, META, LOG = 0x00, 0x01, 0x02
 
 _PREFIX = struct.Struct(">HB")
 _NUMBERED = struct.Struct(">HBI")
+_TABLE_AND_NUMBER = struct.Struct(">BI")
 _MESSAGE = struct.Struct(">HBIQ")
 _LOG = struct.Struct(">HBQ")
 _EXPIRY = struct.Struct(">HBIQ")
@@ -82,6 +83,11 @@ def counter(slot: int) -> bytes:
 def numbered(slot: int, table: int, number: int) -> bytes:
     """Prefix of what belongs to one channel in `table`; the whole key for NAME and FLOOR."""
     return _NUMBERED.pack(slot, table, number)
+
+
+def in_slot_of(key: bytes, table: int, number: int) -> bytes:
+    """Do as `numbered` in the slot of another key."""
+    return key[:2] + _TABLE_AND_NUMBER.pack(table, number)
 
 
 def listed(slot: int, table: int, number: int, uid: str) -> bytes:

@@ -100,8 +100,9 @@ def raw_run(
 
 def _message_prefix(txn: lmdb.Transaction, key: ChannelKey) -> bytes | None:
     """Return what the keys of a channel's messages begin with, None if there is no such channel."""
-    value = txn.get(keys.channel(key))
-    return None if value is None else keys.numbered(slot_of(key.id), keys.MESSAGE, records.number_of_channel(value))
+    name = keys.channel(key)
+    value = txn.get(name)
+    return None if value is None else keys.in_slot_of(name, keys.MESSAGE, records.number_of_channel(value))
 
 
 def _stand_at(cursor: lmdb.Cursor, prefix: bytes, first: int, *, upwards: bool) -> bool:

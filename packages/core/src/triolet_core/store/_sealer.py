@@ -68,6 +68,7 @@ class Sealer:
         self.rows: list[Row] = []
         """What was emitted without a transaction."""
         self.now = 0
+        self._tick = 0
         self._new_ceiling: int | None = None
 
     @property
@@ -91,8 +92,8 @@ class Sealer:
         self._txn = txn
         self.rows = []
         self.now = int(self._clock_s())
-        ceiling = self.ids.wanted_ceiling()
-        self._new_ceiling = ceiling
+        self._tick = self.ids.now_tick()
+        ceiling = self._new_ceiling = self.ids.wanted_ceiling(self._tick)
         if ceiling is not None:
             self.emit(PutMeta(0xFFFF, CEILING, ceiling.to_bytes(8, "big")))
 
@@ -143,7 +144,7 @@ class Sealer:
 
     def block(self, count: int) -> list[int]:
         """Return rising message ids for this transaction."""
-        return self.ids.block(count, ceiling=self._new_ceiling)
+        return self.ids.block(count, ceiling=self._new_ceiling, now=self._tick)
 
     def forget(self, key: ChannelKey) -> None:
         """Drop what is known of a channel's end: the channel is dropped in this transaction."""
