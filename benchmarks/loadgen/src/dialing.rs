@@ -22,6 +22,8 @@ const PER_ADDRESS: usize = 20_000;
 pub struct Gate {
     pub address: SocketAddrV4,
     pub is_web: bool,
+    /// The number of the first connection, which decides on the address that it comes from.
+    pub first: usize,
     /// Log-ins at a time.
     pub parallel: usize,
     /// Longest time for all.
@@ -75,14 +77,14 @@ impl Engine {
 
     fn open(&mut self, stranger: Stranger, gate: &Gate) -> Result<(), Wrong> {
         let id = self.peers.len();
-        let peer = Peer::new(stranger, connecting(id, gate.address)?, gate.is_web);
+        let peer = Peer::new(stranger, connecting(gate.first + id, gate.address)?, gate.is_web);
         self.register(&peer.socket, id)?;
         self.peers.push(peer);
         Ok(())
     }
 
     fn dial_again(&mut self, id: Id, gate: &Gate) -> Result<(), Wrong> {
-        let socket = connecting(id as usize, gate.address)?;
+        let socket = connecting(gate.first + id as usize, gate.address)?;
         self.register(&socket, id as usize)?;
         self.peers[id as usize].begin_again(socket);
         Ok(())
@@ -94,13 +96,13 @@ impl Engine {
     }
 }
 
-/// Begin a connection from the loopback address that number `id` has.
-fn connecting(id: usize, address: SocketAddrV4) -> Result<OwnedFd, Wrong> {
+/// Begin a connection from the loopback address that number `number` has.
+fn connecting(number: usize, address: SocketAddrV4) -> Result<OwnedFd, Wrong> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
-        .map_err(|error| format!("no socket for connection {id}: {error}"))?;
-    if id >= PER_ADDRESS {
-        let source = Ipv4Addr::new(127, 0, 0, 1 + (id / PER_ADDRESS) as u8);
+        .map_err(|error| format!("no socket for connection {number}: {error}"))?;
+    if number >= PER_ADDRESS {
+        let source = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + (number / PER_ADDRESS) as u32);
         rustix::net::bind(&socket, &SocketAddrV4::new(source, 0)).map_err(text)?;
     }
     match rustix::net::connect(&socket, &address) {

@@ -1,16 +1,21 @@
 //! Rows about connections: log-ins, and those that are only there.
 
+use std::io::{Write, stdin, stdout};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::engine::{Engine, Event, Id};
+use crate::histogram::Histogram;
 use crate::meter::{Meter, Report};
 use crate::options::Options;
-use crate::peer::strangers;
+use crate::peer::{strangers, text};
 use crate::wire::Wrong;
 
 /// How long the server may settle before its memory is read.
 const SETTLE: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(100);
 
 /// Log in `count` clients, `parallel` at a time. All must be accepted; each gets key pairs before the clock runs.
 pub fn handshakes(options: &Options) -> Result<Report, Wrong> {
@@ -46,6 +51,73 @@ pub fn idle(options: &Options) -> Result<Report, Wrong> {
     Ok(report)
 }
 
+/// Hold `idle` clients from number `first` on, each of which sends a PING once in `ping` seconds, until the standard
+/// input ends. Prints a line of JSON when all are logged in. In the end all have to answer.
+pub fn hold(options: &Options) -> Result<Report, Wrong> {
+    let mut engine = Engine::new(options.size)?;
+    let uids = (0..options.idle).map(|n| format!("i{}", options.first + n));
+    let dialed = engine.dial(strangers(uids)?, &options.gate()?)?;
+    let mut logged_in = Report::default();
+    logged_in.number("idle", options.idle as f64, 0);
+    logged_in.number("login_seconds", dialed.seconds, 3);
+    println!("{}", logged_in.text());
+    stdout().flush().map_err(text)?;
+    let (meter, mut report) = (Meter::start(options.server()), Report::default());
+    let to_pong = ping_in_turn(&mut engine, options)?;
+    meter.stop(to_pong.count(), meter.seconds(), &mut report);
+    report.latency("pong", &to_pong);
+    ping_all(&mut engine, options.limit())?;
+    report.number("held", engine.peers.len() as f64, 0);
+    report.number("repeated", dialed.repeated as f64, 0);
+    Ok(report)
+}
+
+/// Let one after another send a PING, at even distances; returns how long the answers took.
+fn ping_in_turn(engine: &mut Engine, options: &Options) -> Result<Histogram, Wrong> {
+    let (mut found, mut events, mut sent) = (Histogram::default(), Vec::new(), 0u64);
+    let (start, count) = (engine.now(), engine.peers.len());
+    let step = options.ping * 1e9 / count.max(1) as f64;
+    while !is_over()? {
+        let mut pause = POLL;
+        if step > 0.0 && count > 0 {
+            let (now, at) = (engine.now(), start + (sent as f64 * step) as u64);
+            if now >= at {
+                engine.ping((sent % count as u64) as Id)?;
+                sent += 1;
+                pause = Duration::ZERO;
+            } else {
+                pause = Duration::from_nanos(at - now).min(POLL);
+            }
+        }
+        engine.wait(pause, &mut events)?;
+        note_pongs(&events, &mut found);
+    }
+    let asked = Instant::now();
+    while found.count() < sent {
+        if asked.elapsed() > options.limit() {
+            return Err(format!("{} of {sent} PINGs were answered", found.count()));
+        }
+        engine.wait(POLL, &mut events)?;
+        note_pongs(&events, &mut found);
+    }
+    Ok(found)
+}
+
+fn note_pongs(events: &[Event], found: &mut Histogram) {
+    for event in events {
+        if let Event::Answered { nanos } = event {
+            found.add(*nanos);
+        }
+    }
+}
+
+/// Whether whoever started this process has closed its standard input, or has written to it.
+fn is_over() -> Result<bool, Wrong> {
+    let stdin = stdin();
+    let mut asked = [PollFd::new(&stdin, PollFlags::IN)];
+    poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map(|ready| ready > 0).map_err(text)
+}
+
 /// Let everybody send a PING and wait for all answers.
 pub fn ping_all(engine: &mut Engine, limit: Duration) -> Result<(), Wrong> {
     let (start, mut events, mut answered) = (Instant::now(), Vec::new(), 0);
@@ -56,8 +128,8 @@ pub fn ping_all(engine: &mut Engine, limit: Duration) -> Result<(), Wrong> {
         if start.elapsed() > limit {
             return Err(format!("{answered} of {} answered a PING", engine.peers.len()));
         }
-        engine.wait(Duration::from_millis(100), &mut events)?;
-        answered += events.iter().filter(|event| matches!(event, Event::Answered)).count();
+        engine.wait(POLL, &mut events)?;
+        answered += events.iter().filter(|event| matches!(event, Event::Answered { .. })).count();
     }
     Ok(())
 }
