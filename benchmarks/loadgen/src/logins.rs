@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::dialing::Gate;
 use crate::engine::{Engine, Event, Id};
 use crate::histogram::Histogram;
 use crate::meter::{Meter, Report};
@@ -56,7 +57,8 @@ pub fn idle(options: &Options) -> Result<Report, Wrong> {
 pub fn hold(options: &Options) -> Result<Report, Wrong> {
     let mut engine = Engine::new(options.size)?;
     let uids = (0..options.idle).map(|n| format!("i{}", options.first + n));
-    let dialed = engine.dial(strangers(uids)?, &options.gate()?)?;
+    let gate = Gate { first: Some(options.first), ..options.gate()? };
+    let dialed = engine.dial(strangers(uids)?, &gate)?;
     let mut logged_in = Report::default();
     logged_in.number("idle", options.idle as f64, 0);
     logged_in.number("login_seconds", dialed.seconds, 3);

@@ -131,7 +131,7 @@ impl Options {
         let is_web = self.websocket != 0;
         let (address, name) = if is_web { (self.ws, "ws") } else { (self.tcp, "tcp") };
         let address = address.ok_or_else(|| format!("this row needs --{name}"))?;
-        Ok(Gate { address, is_web, first: self.first, parallel: self.parallel, limit: self.limit() })
+        Ok(Gate { address, is_web, first: None, parallel: self.parallel, limit: self.limit() })
     }
 
     pub fn api(&self) -> Result<SocketAddrV4, Wrong> {
