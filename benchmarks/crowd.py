@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def plan(wanted: int, file_limit: int, *, others: int = 2 * PAIRS, workers: int 
     idle = max(min(wanted, max(workers, 1) * most - others), 0)
     processes = math.ceil(idle / most)
     ends = [idle * number // processes for number in range(processes + 1)] if processes else [0]
-    return Plan(idle, workers, [(first, end - first) for first, end in zip(ends, ends[1:], strict=False)])
+    return Plan(idle, workers, [(first, end - first) for first, end in pairwise(ends)])
 
 
 def run(*, quick: bool, settings: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def run_with(
     with started([*settings, f"{WORKERS}{plan.workers}"]) as server:
         before, kernel_before = server.memory(), kernel_memory()
         with _crowd(binary, server, plan, ping_s) as crowd:
-            time.sleep(SETTLE_S)
+            time.sleep(SETTLE_S)  # noqa: TID251  # there is no loop here
             memory = _what_it_takes(plan.idle, (before, server.memory()), (kernel_before, kernel_memory()))
             found = drive(binary, server, "open_loop", options)
             found |= {"end_pss_mb": server.memory().total.pss_mb, "disk_bytes": server.disk_bytes()}

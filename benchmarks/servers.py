@@ -70,7 +70,8 @@ class RunningServer:
 
     def memory(self) -> Memory:
         """Return the memory of the core process, and of its workers together."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        found = [file.read_text().split() for file in Path(f"/proc/{self.pid}/task").glob("*/children")]
+        children = [child for each in found for child in each]  # of the threads that started them, while they live
         return Memory(_taken(str(self.pid)), sum((_taken(child) for child in children), start=Taken()))
 
     def open_files(self) -> int:
@@ -95,7 +96,7 @@ def _taken(pid: str) -> Taken:
 
 
 def kernel_memory() -> dict[str, float]:
-    """Return what the kernel of this machine takes in MB: for its objects, sockets among them, and for their buffers."""
+    """Return what the kernel of this machine takes, in MB: for objects such as sockets, and for what sockets buffer."""
     pages = next(
         line.split()[-1] for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:")
     )
