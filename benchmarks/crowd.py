@@ -70,7 +70,8 @@ def run(*, quick: bool, settings: Sequence[str]) -> dict[str, Any]:
     `file_limit`, `workers`, `generators`; `logins_per_second`; `core_` and `workers_` `rss_mb` and `pss_mb` (a page
     that several processes share counts for each with its part), `kb_per_connection` and `kb_per_connection_rss` (what
     the crowd added), `kernel_kb_per_connection` (both ends: what the kernel took more), `socket_buffers_mb`;
-    `pings_per_second`, `pong_p99_ms` of the slowest process, `pong_max_ms`; `crowd_generator_cores`.
+    `pings` beside the open loop, `pings_per_second`, `pong_p99_ms` of the slowest process, `pong_max_ms`;
+    `crowd_generator_cores`.
 
     Raises:
         CannotDrive: There is no cargo.
@@ -103,6 +104,8 @@ def run_with(
         with _crowd(binary, server, plan, ping_s) as crowd:
             time.sleep(SETTLE_S)  # noqa: TID251  # there is no loop here
             memory = _what_it_takes(plan.idle, (before, server.memory()), (kernel_before, kernel_memory()))
+            for holder in crowd:
+                holder.begin()
             found = drive(binary, server, "open_loop", options)
             found |= {"end_pss_mb": server.memory().total.pss_mb, "disk_bytes": server.disk_bytes()}
             seconds = sum(holder.login_seconds for holder in crowd)
@@ -151,6 +154,12 @@ class Holder:
 
     process: "subprocess.Popen[str]"
     login_seconds: float
+
+    def begin(self) -> None:
+        """Have it begin anew to measure."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def end(self) -> dict[str, Any]:
         """Have every connection answer once more, and return what was found.

@@ -53,7 +53,8 @@ pub fn idle(options: &Options) -> Result<Report, Wrong> {
 }
 
 /// Hold `idle` clients from number `first` on, each of which sends a PING once in `ping` seconds, until the standard
-/// input ends. Prints a line of JSON when all are logged in. In the end all have to answer.
+/// input ends. Prints a line of JSON when all are logged in. What comes in at the standard input is where the clock
+/// starts anew, since others log in before that. In the end all have to answer.
 pub fn hold(options: &Options) -> Result<Report, Wrong> {
     let mut engine = Engine::new(options.size)?;
     let uids = (0..options.idle).map(|n| format!("i{}", options.first + n));
@@ -64,8 +65,8 @@ pub fn hold(options: &Options) -> Result<Report, Wrong> {
     logged_in.number("login_seconds", dialed.seconds, 3);
     println!("{}", logged_in.text());
     stdout().flush().map_err(text)?;
-    let (meter, mut report) = (Meter::start(options.server()), Report::default());
-    let to_pong = ping_in_turn(&mut engine, options)?;
+    let mut report = Report::default();
+    let (meter, to_pong) = ping_in_turn(&mut engine, options)?;
     meter.stop(to_pong.count(), meter.seconds(), &mut report);
     report.latency("pong", &to_pong);
     ping_all(&mut engine, options.limit())?;
@@ -74,12 +75,18 @@ pub fn hold(options: &Options) -> Result<Report, Wrong> {
     Ok(report)
 }
 
-/// Let one after another send a PING, at even distances; returns how long the answers took.
-fn ping_in_turn(engine: &mut Engine, options: &Options) -> Result<Histogram, Wrong> {
-    let (mut found, mut events, mut sent) = (Histogram::default(), Vec::new(), 0u64);
+/// Let one after another send a PING, at even distances; returns how long the answers took, and since when.
+fn ping_in_turn(engine: &mut Engine, options: &Options) -> Result<(Meter, Histogram), Wrong> {
+    let (mut meter, mut found) = (Meter::start(options.server()), Histogram::default());
+    let (mut events, mut sent, mut answered) = (Vec::new(), 0u64, 0u64);
     let (start, count) = (engine.now(), engine.peers.len());
     let step = options.ping * 1e9 / count.max(1) as f64;
-    while !is_over()? {
+    loop {
+        match asked()? {
+            Asked::Nothing => {}
+            Asked::Anew => (meter, found) = (Meter::start(options.server()), Histogram::default()),
+            Asked::End => break,
+        }
         let mut pause = POLL;
         if step > 0.0 && count > 0 {
             let (now, at) = (engine.now(), start + (sent as f64 * step) as u64);
@@ -92,32 +99,46 @@ fn ping_in_turn(engine: &mut Engine, options: &Options) -> Result<Histogram, Wro
             }
         }
         engine.wait(pause, &mut events)?;
-        note_pongs(&events, &mut found);
+        answered += note_pongs(&events, &mut found);
     }
-    let asked = Instant::now();
-    while found.count() < sent {
-        if asked.elapsed() > options.limit() {
-            return Err(format!("{} of {sent} PINGs were answered", found.count()));
+    let ended = Instant::now();
+    while answered < sent {
+        if ended.elapsed() > options.limit() {
+            return Err(format!("{answered} of {sent} PINGs were answered"));
         }
         engine.wait(POLL, &mut events)?;
-        note_pongs(&events, &mut found);
+        answered += note_pongs(&events, &mut found);
     }
-    Ok(found)
+    Ok((meter, found))
 }
 
-fn note_pongs(events: &[Event], found: &mut Histogram) {
+/// Take note of answers; returns how many.
+fn note_pongs(events: &[Event], found: &mut Histogram) -> u64 {
+    let before = found.count();
     for event in events {
         if let Event::Answered { nanos } = event {
             found.add(*nanos);
         }
     }
+    found.count() - before
 }
 
-/// Whether whoever started this process has closed its standard input, or has written to it.
-fn is_over() -> Result<bool, Wrong> {
+/// What whoever started this process wants.
+enum Asked {
+    Nothing,
+    Anew,
+    End,
+}
+
+/// Look at the standard input.
+fn asked() -> Result<Asked, Wrong> {
     let stdin = stdin();
-    let mut asked = [PollFd::new(&stdin, PollFlags::IN)];
-    poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map(|ready| ready > 0).map_err(text)
+    let mut waiting = [PollFd::new(&stdin, PollFlags::IN)];
+    if poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(text)? == 0 {
+        return Ok(Asked::Nothing);
+    }
+    let got = rustix::io::read(&stdin, &mut [0; 64]).map_err(text)?;
+    Ok(if got == 0 { Asked::End } else { Asked::Anew })
 }
 
 /// Let everybody send a PING and wait for all answers.
