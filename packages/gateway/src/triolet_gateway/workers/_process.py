@@ -24,7 +24,7 @@ from triolet_gateway.workers._link import Link
 
 CROWD = 8
 """So many receivers have a message encoded and sent in one call of their own."""
-GC_THRESHOLDS = (50_000, 20, 100)
+GC_THRESHOLDS = (50_000, 2, 1000)
 """As in the core process: connections leave no circles, and a look at all objects of 17,000 takes 45 ms."""
 _TICK_S = 1.0
 _DRAIN_LOOK_S = 0.01
