@@ -10,7 +10,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -156,10 +156,11 @@ class Holder:
     login_seconds: float
 
     def begin(self) -> None:
-        """Have it begin anew to measure."""
+        """Have it begin anew to measure; what is wrong with it `end` says."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
 
     def end(self) -> dict[str, Any]:
         """Have every connection answer once more, and return what was found.
