@@ -100,6 +100,34 @@ async def test_a_killed_worker_costs_its_connections_and_nothing_acknowledged(tm
             assert (await back[0].receive()).payload == b"again"
 
 
+async def test_others_have_their_turn_while_the_connections_of_a_dead_worker_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be as many as it could have open files, and each takes 20 µs."""
+    monkeypatch.setattr("triolet_gateway.workers._worker.AT_ONCE", 2)
+    turns = 0
+    seen: list[int] = []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    def note(session: Any, *, online: bool, logout: bool) -> None:
+        seen.append(turns)
+
+    async with server_in(tmp_path, workers=1) as server, clients_of(server, [f"u{n}" for n in range(6)]):
+        server.broker.presence.observe(note)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            os.kill(children_of(os.getpid())[0], signal.SIGKILL)
+            await wait_until(lambda: len(seen) == 6)
+            nursery.cancel_scope.cancel()
+        assert len(set(seen)) == 3
+        await wait_until(lambda: value(server, "workers_lost_total") == 1)
+
+
 async def test_a_stop_under_load_stores_what_is_acknowledged_and_reaps_the_workers(tmp_path: Path) -> None:
     uids = [f"u{number}" for number in range(4)]
     acknowledged: set[tuple[str, str]] = set()

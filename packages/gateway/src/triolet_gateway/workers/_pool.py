@@ -102,7 +102,7 @@ class Pool:
         ours, theirs = socket.socketpair()
         link = Link(ours, reports.decoder)
         worker = Worker(self._gateway, self, link, number)
-        process = None
+        process, connections = None, 0
         problem = ""
         try:
             with theirs:
@@ -117,9 +117,9 @@ class Pool:
         finally:
             self._workers.discard(worker)
             link.close()
-            connections = worker.lose()
-            if process is not None:
-                with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True):
+            with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True):
+                connections = await worker.lose()
+                if process is not None:
                     await _reap(process)
         self._gateway.counters.workers_lost_total += 1
         status = process.returncode
