@@ -33,8 +33,13 @@ def compiled() -> Path | None:
 
 def drive(binary: Path, server: RunningServer, row: str, options: Mapping[str, float]) -> dict[str, Any]:
     """Run a row of the compiled generator against a server and return what it found."""
+    return _run(command(binary, server, row, options))
+
+
+def command(binary: Path, server: RunningServer, row: str, options: Mapping[str, float]) -> list[str]:
+    """Return the command that runs a row of the compiled generator."""
     addresses = [text for kind, address in server.addresses.items() for text in (f"--{kind}", address)]
-    return _run([str(binary), row, *addresses, "--pid", str(server.pid), *_options(options)])
+    return [str(binary), row, *addresses, "--pid", str(server.pid), *_options(options)]
 
 
 def drive_in_python(server: RunningServer, row: str, options: Mapping[str, float]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The rows: what each of them asks of the load generator and the server, and how to run one."""
 
-import resource
 import socket
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,12 +7,9 @@ from typing import Any
 
 import attrs
 
+from benchmarks import crowd
 from benchmarks.generator import CannotDrive, compiled, drive, drive_in_python
 from benchmarks.servers import started
-
-SPARE_FILES = 200
-"""Descriptors that a server or a load generator may need beside those of its clients."""
-WANTED_IDLE = 100_000
 
 
 @attrs.frozen
@@ -49,15 +45,9 @@ ROWS: dict[str, Row] = {
     "http_send": Row("http_send", CALLERS, SHORT, in_python="http_send"),
     "http_send_nosync": Row("http_send", CALLERS, SHORT, ("store.sync=off",), in_python="http_send"),
     "history": Row("history", {**CALLERS, "messages": 100_000}, {**SHORT, "messages": 10_000}, in_python="history"),
-    "idle_100k": Row(
-        "open_loop",
-        {"seconds": 30, "pairs": 50, "rate": 900, "idle": WANTED_IDLE, "limit": 600},
-        {**SHORT, "idle": 2000},
-        ("connIdleTime=15m",),  # logging in so many may take longer than a connection may be silent
-    ),
 }
 DEAD_WEBHOOK = "dead_webhook"
-NAMES = (*ROWS, DEAD_WEBHOOK)
+NAMES = (*ROWS, crowd.NAME, DEAD_WEBHOOK)
 IN_PYTHON = {"idle": "connections", "count": "logins"}
 """What options of the compiled generator are called in `load.py`, where the names differ."""
 KNOWN_IN_PYTHON = {"seconds", "messages", "connections", "logins"}
@@ -66,7 +56,7 @@ KNOWN_IN_PYTHON = {"seconds", "messages", "connections", "logins"}
 def run(name: str, *, quick: bool, settings: Sequence[str]) -> dict[str, Any]:
     """Run a row against a server of its own and return its figures.
 
-    The limit of descriptors cuts `idle_100k` short: it says so in `idle`, `idle_wanted` and `file_limit`.
+    `idle_100k` has figures of its own, see `crowd.run`.
 
     Every row has `count` (what it counts), `seconds`, `per_second`, `server_cpu_us_each`, `server_rss_mb` and
     `disk_bytes`; with the compiled generator also `generator_cpu_us_each`, `server_cores`, `generator_cores`, and where
@@ -79,12 +69,10 @@ def run(name: str, *, quick: bool, settings: Sequence[str]) -> dict[str, Any]:
     """
     if name == DEAD_WEBHOOK:
         return dead_webhook(quick=quick, settings=settings)
+    if name == crowd.NAME:
+        return crowd.run(quick=quick, settings=settings)
     row = ROWS[name]
     options = {**row.options, **(row.quick if quick else {})}
-    facts: dict[str, Any] = {}
-    if name == "idle_100k":
-        facts = {"idle_wanted": options["idle"], "file_limit": file_limit()}
-        options["idle"] = min(options["idle"], file_limit() - SPARE_FILES)
     binary = compiled()
     if binary is None and not row.in_python:
         raise CannotDrive(name)
@@ -96,17 +84,12 @@ def run(name: str, *, quick: bool, settings: Sequence[str]) -> dict[str, Any]:
         found["disk_bytes"] = server.disk_bytes()
     if name == "group_1000_window_1":
         found |= {"per_second": found["messages_per_second"], "deliveries_per_second": found["per_second"]}
-    return {**facts, **found}
+    return found
 
 
 def _in_python(options: Mapping[str, float]) -> dict[str, float]:
     known = {IN_PYTHON.get(name, name): value for name, value in options.items()}
     return {name: value for name, value in known.items() if name in KNOWN_IN_PYTHON}
-
-
-def file_limit() -> int:
-    """Return how many descriptors a process may have; the server and the generator take them all if need be."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def dead_webhook(*, quick: bool, settings: Sequence[str]) -> dict[str, Any]:

@@ -22,6 +22,32 @@ PORTS = {"addr": "tcp", "wsAddr": "ws", "httpAddr": "http"}
 
 
 @attrs.frozen
+class Taken:
+    """Memory of one process or of several."""
+
+    rss_mb: float = 0.0
+    """Resident; pages that several processes share count for each of them."""
+    pss_mb: float = 0.0
+    """The same, where a shared page counts for each with its part."""
+
+    def __add__(self, other: "Taken") -> "Taken":
+        return Taken(round(self.rss_mb + other.rss_mb, 1), round(self.pss_mb + other.pss_mb, 1))
+
+
+@attrs.frozen
+class Memory:
+    """Memory of a server."""
+
+    core: Taken
+    workers: Taken
+
+    @property
+    def total(self) -> Taken:
+        """Return that of all its processes."""
+        return self.core + self.workers
+
+
+@attrs.frozen
 class RunningServer:
     """A server that is ready."""
 
@@ -42,6 +68,12 @@ class RunningServer:
                 return int(line.split()[1])
         raise LookupError(kind)
 
+    def memory(self) -> Memory:
+        """Return the memory of the core process, and of its workers together."""
+        found = [file.read_text().split() for file in Path(f"/proc/{self.pid}/task").glob("*/children")]
+        children = [child for each in found for child in each]  # of the threads that started them, while they live
+        return Memory(_taken(str(self.pid)), sum((_taken(child) for child in children), start=Taken()))
+
     def open_files(self) -> int:
         """Return the number of descriptors."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
@@ -56,6 +88,28 @@ class RunningServer:
     def disk_bytes(self) -> int:
         """Return what its directory takes on the disk."""
         return sum(file.stat().st_blocks * 512 for file in Path(self.directory).rglob("*") if file.is_file())
+
+
+def _taken(pid: str) -> Taken:
+    found = _amounts(Path(f"/proc/{pid}/smaps_rollup"))
+    return Taken(round(found["Rss"] / 1024, 1), round(found["Pss"] / 1024, 1))
+
+
+def kernel_memory() -> dict[str, float]:
+    """Return what the kernel of this machine takes, in MB: for objects such as sockets, and for what sockets buffer."""
+    pages = next(
+        line.split()[-1] for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:")
+    )
+    return {
+        "slab_mb": _amounts(Path("/proc/meminfo"))["Slab"] / 1024,
+        "socket_buffers_mb": int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20,
+    }
+
+
+def _amounts(path: Path) -> dict[str, int]:
+    """Read lines such as `Rss:  12 kB`."""
+    lines = [line.split() for line in path.read_text().splitlines()]
+    return {line[0].removesuffix(":"): int(line[1]) for line in lines if line[-1] == "kB"}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import rows
+from benchmarks import crowd, rows
 from benchmarks.generator import CRATE, drive
 from benchmarks.servers import started
 
@@ -56,6 +56,28 @@ def test_what_a_row_sends_arrives(generator: Path, name: str) -> None:
     assert found.get("verified", True) is True
     assert found.get("repeated", 0) == 0
     assert found["server_rss_mb"] > 1
+
+
+def test_a_crowd_is_held_by_several_processes_on_both_sides(generator: Path) -> None:
+    """Each of it answers in the end; what the server takes is that of all its processes."""
+    plan = crowd.Plan(idle=15, workers=2, shares=[(0, 7), (7, 8)])
+    options = {"seconds": 0.5, "pairs": 3, "rate": 200, "limit": 30}
+    found = crowd.run_with(generator, plan, options, [], ping_s=0.1)
+    assert (found["idle"], found["held"], found["generators"]) == (15, 15, 3)
+    assert found["verified"] is True
+    assert found["pings"] > 15
+    assert 0 < found["pong_p99_ms"] <= found["pong_max_ms"]
+    assert 10 < found["core_pss_mb"] <= found["core_rss_mb"]
+    assert 20 < found["workers_pss_mb"] <= found["workers_rss_mb"]
+    assert found["start_pss_mb"] > found["core_pss_mb"]
+
+
+def test_a_crowd_of_which_one_is_lost_is_an_error(generator: Path) -> None:
+    """Here the server takes it for dead: it is silent for longer than connections may be."""
+    plan = crowd.Plan(idle=2, workers=0, shares=[(0, 2)])
+    options = {"seconds": 4, "pairs": 1, "rate": 50, "limit": 30}
+    with pytest.raises(RuntimeError, match="the connection of i"):
+        crowd.run_with(generator, plan, options, ["connIdleTime=2s"], ping_s=60)
 
 
 def test_every_member_that_is_online_counts(generator: Path) -> None:

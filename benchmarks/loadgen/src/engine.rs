@@ -40,7 +40,9 @@ pub enum Event {
         nanos: u64,
     },
     /// A PING was answered.
-    Answered,
+    Answered {
+        nanos: u64,
+    },
 }
 
 /// All connections.
@@ -118,7 +120,9 @@ impl Engine {
     /// Send a PING.
     pub fn ping(&mut self, id: Id) -> Result<(), Wrong> {
         self.output.clear();
+        let now = self.now();
         let peer = &mut self.peers[id as usize];
+        peer.pinged = now;
         wrap(peer.is_web, wire::PING, &mut self.random, &mut self.output);
         peer.write(&self.output)
     }
@@ -248,7 +252,7 @@ impl Engine {
             (wire::RECV, State::Ready) => self.recv(id, frame.head, body, now, events),
             (wire::SENDACK, State::Ready) => self.sendack(id, body, now, events),
             (wire::PONG, State::Ready) => {
-                events.push(Event::Answered);
+                events.push(Event::Answered { nanos: now - self.peers[id].pinged });
                 Ok(())
             }
             (wire::CONNACK, State::Greeting) => self.connack(id, frame.head, body, events),

@@ -57,6 +57,7 @@ fn run() -> Result<Report, Wrong> {
     let row = match options.row.as_str() {
         "handshakes" => logins::handshakes,
         "idle" => logins::idle,
+        "hold" => logins::hold,
         "pairs" => pairs::closed_loop,
         "open_loop" => pairs::open_loop,
         "group" => groups::group,

@@ -9,8 +9,8 @@ use crate::wire::Wrong;
 
 pub const USAGE: &str = "usage: triolet-loadgen ROW --tcp ADDRESS [--ws ADDRESS] [--http ADDRESS] [--pid SERVER] \
 [--OPTION NUMBER ...]
-rows: handshakes idle pairs open_loop group http_send history
-options: seconds count pairs window rate members online idle connections parallel size messages limit websocket";
+rows: handshakes idle hold pairs open_loop group http_send history
+options: seconds count pairs window rate members online idle first ping connections parallel size messages limit websocket";
 
 /// What to do; a row takes what it needs. The defaults are those of the rows' smallest sensible run.
 #[derive(Clone, Debug)]
@@ -32,8 +32,12 @@ pub struct Options {
     /// Members of a group besides its sender, and how many of them are online.
     pub members: usize,
     pub online: usize,
-    /// Connections that are only there, in `idle` and beside an open loop.
+    /// Connections that are only there.
     pub idle: usize,
+    /// The number of the first of them; others have those below, in a process of their own.
+    pub first: usize,
+    /// Each of them sends a PING once in so many seconds; 0: none does.
+    pub ping: f64,
     /// HTTP connections.
     pub connections: usize,
     /// Log-ins at a time.
@@ -64,6 +68,8 @@ impl Default for Options {
             members: 100,
             online: 0,
             idle: 0,
+            first: 0,
+            ping: 0.0,
             connections: 16,
             parallel: 32,
             size: 64,
@@ -98,6 +104,8 @@ impl Options {
             "--members" => self.members = number(name, value)?,
             "--online" => self.online = number(name, value)?,
             "--idle" => self.idle = number(name, value)?,
+            "--first" => self.first = number(name, value)?,
+            "--ping" => self.ping = number(name, value)?,
             "--connections" => self.connections = number(name, value)?,
             "--parallel" => self.parallel = number(name, value)?,
             "--size" => self.size = number(name, value)?,
@@ -123,7 +131,7 @@ impl Options {
         let is_web = self.websocket != 0;
         let (address, name) = if is_web { (self.ws, "ws") } else { (self.tcp, "tcp") };
         let address = address.ok_or_else(|| format!("this row needs --{name}"))?;
-        Ok(Gate { address, is_web, parallel: self.parallel, limit: self.limit() })
+        Ok(Gate { address, is_web, first: None, parallel: self.parallel, limit: self.limit() })
     }
 
     pub fn api(&self) -> Result<SocketAddrV4, Wrong> {

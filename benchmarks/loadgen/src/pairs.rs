@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::engine::{Engine, Event, Id};
 use crate::histogram::Histogram;
 use crate::http::Caller;
-use crate::logins::ping_all;
 use crate::meter::{Meter, Report};
 use crate::options::Options;
 use crate::peer::strangers;
@@ -43,21 +42,6 @@ fn log_in(engine: &mut Engine, options: &Options) -> Result<(), Wrong> {
         engine.aim(2 * n as Id, &format!("r{n}"), PERSON);
         engine.prepare(2 * n as Id + 1);
     }
-    Ok(())
-}
-
-/// Log in those that are only there.
-fn hold_idle(engine: &mut Engine, options: &Options, report: &mut Report) -> Result<(), Wrong> {
-    if options.idle == 0 {
-        return Ok(());
-    }
-    let uids = (0..options.idle).map(|n| format!("i{n}"));
-    let idle = strangers(uids)?;
-    let before = options.server().rss_kb();
-    let dialed = engine.dial(idle, &options.gate()?)?;
-    report.number("idle", options.idle as f64, 0);
-    report.number("logins_per_second", options.idle as f64 / dialed.seconds, 1);
-    report.number("kb_per_connection", (options.server().rss_kb() - before) / options.idle as f64, 2);
     Ok(())
 }
 
@@ -107,12 +91,10 @@ pub fn closed_loop(options: &Options) -> Result<Report, Wrong> {
 }
 
 /// Send `rate` messages a second, whether or not the server keeps up; latencies count from when each was due.
-/// `idle` more clients are there and do nothing.
 pub fn open_loop(options: &Options) -> Result<Report, Wrong> {
     let mut engine = Engine::new(options.size)?;
     log_in(&mut engine, options)?;
     let mut report = Report::default();
-    hold_idle(&mut engine, options, &mut report)?;
     let pairs = options.pairs as u64;
     let total = (options.rate * options.seconds) as u64;
     let (mut events, mut found) = (Vec::new(), Found::default());
@@ -141,9 +123,6 @@ pub fn open_loop(options: &Options) -> Result<Report, Wrong> {
     }
     meter.stop(engine.acked, found.last_ack, &mut report);
     report.latency("late", &late);
-    if options.idle > 0 {
-        ping_all(&mut engine, options.limit())?;
-    }
     finish(&engine, &found, options, &mut report)?;
     Ok(report)
 }

@@ -62,6 +62,8 @@ pub struct Peer {
     /// When each message was sent that is not acknowledged, 0 for those that are; the last is number `sent`.
     pub(crate) waiting: VecDeque<u64>,
     pub(crate) last_seq: u32,
+    /// When it sent its last PING.
+    pub(crate) pinged: u64,
     pub(crate) rest: Vec<u8>,
     unsent: Vec<u8>,
     pub(crate) dialed: Instant,
@@ -84,6 +86,7 @@ impl Peer {
             sent: 0,
             waiting: VecDeque::new(),
             last_seq: 0,
+            pinged: 0,
             rest: Vec::new(),
             unsent: Vec::new(),
             dialed: Instant::now(),

@@ -1,6 +1,7 @@
 """What workers add: processes that may die, links between them and the core, figures that come later."""
 
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
@@ -19,6 +21,7 @@ from tests.workers import open_process_here
 from triolet_core import ChannelInfo, ChannelKey, ConfigError, Device, Draft, Server
 from triolet_core.model import channel_key
 from triolet_gateway.workers import _process
+from triolet_gateway.workers._remote import RemoteSession
 
 WORKERS = 2
 
@@ -95,6 +98,34 @@ async def test_a_killed_worker_costs_its_connections_and_nothing_acknowledged(tm
         async with clients_of(server, [*lost, "y"]) as back:
             assert (await back[-1].send(lost[0], b"again")).reason_code == 1
             assert (await back[0].receive()).payload == b"again"
+
+
+async def test_others_have_their_turn_while_the_connections_of_a_dead_worker_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be as many as it could have open files, and each takes 20 µs."""
+    monkeypatch.setattr("triolet_gateway.workers._worker.AT_ONCE", 2)
+    turns = 0
+    seen: list[int] = []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    def note(session: Any, *, online: bool, logout: bool) -> None:
+        seen.append(turns)
+
+    async with server_in(tmp_path, workers=1) as server, clients_of(server, [f"u{n}" for n in range(6)]):
+        server.broker.presence.observe(note)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            os.kill(children_of(os.getpid())[0], signal.SIGKILL)
+            await wait_until(lambda: len(seen) == 6)
+            nursery.cancel_scope.cancel()
+        assert len(set(seen)) == 3
+        await wait_until(lambda: value(server, "workers_lost_total") == 1)
 
 
 async def test_a_stop_under_load_stores_what_is_acknowledged_and_reaps_the_workers(tmp_path: Path) -> None:
@@ -229,6 +260,37 @@ async def test_what_a_worker_does_not_read_is_bounded(tmp_path: Path) -> None:
             os.kill(stopped, signal.SIGCONT)
         await opened[1 - uids.index(left)].wait_closed()
         await wait_until(lambda: value(server, "open_sockets") == 1)
+
+
+async def test_a_connection_that_is_gone_leaves_nothing_to_the_collector(tmp_path: Path) -> None:
+    """Which looks at old objects so rarely that a server would keep all that have ever left."""
+    async with server_in(tmp_path, workers=1) as server:
+        async with clients_of(server, ["ann", "bob"]):
+            gc.collect()
+            assert len([each for each in gc.get_objects() if isinstance(each, RemoteSession)]) == 2
+            gc.disable()
+        try:
+            await wait_until(lambda: not value(server, "open_sockets"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert [each for each in gc.get_objects() if isinstance(each, RemoteSession)] == []
+        finally:
+            gc.enable()
+
+
+async def test_workers_take_no_more_sockets_than_they_may_have_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes later is closed and may come again when somebody has left; those that are there stay."""
+    monkeypatch.setattr("triolet_gateway.workers._pool.room_of_process", lambda: 1)
+    async with server_in(tmp_path, workers=WORKERS) as server, clients_of(server, ["ann", "bob"]) as (ann, bob):
+        async with client(server) as late:
+            await late.wait_closed()
+        assert value(server, "open_sockets") == WORKERS
+        assert (await ann.send("bob")).reason_code == 1
+        await bob.stream.aclose()
+        await wait_until(lambda: value(server, "open_sockets") == 1)
+        async with client(server) as again:
+            assert await again.connect("cid") == 1
 
 
 async def test_a_worker_that_cannot_serve_is_a_configuration_error(

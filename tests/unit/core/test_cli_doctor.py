@@ -29,6 +29,7 @@ class Listeners:
     ws_addr: str = setting("", key="wsAddr", doc="WebSocket")
     http_addr: str = setting("", key="httpAddr", doc="API")
     allow_open: bool = setting(default=False, doc="no token")
+    workers: int = setting(0, doc="processes")
 
 
 async def run(context: PluginContext[Any], *, task_status: trio.TaskStatus[None]) -> None:
@@ -84,8 +85,8 @@ def test_a_directory_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        ((256, 1024), "BAD  open files: 256, raised to 1024 at start; raise the hard limit to 4096 or more"),
-        ((256, 4096), "ok   open files: 256, raised to 4096 at start"),
+        ((256, 1024), "BAD  open files: 256, raised to 1024 at start, room for as many connections, and a few less"),
+        ((256, 4096), "ok   open files: 256, raised to 4096 at start, room for as many connections, and a few less"),
         ((256, resource.RLIM_INFINITY), "ok   open files: 256, raised to any number at start"),
     ],
 )
@@ -94,6 +95,20 @@ def test_the_limit_of_open_files(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
     assert any(finding.startswith(text) for finding in examine(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("workers", "text"),
+    [(0, "(N times as many with gateway.workers = N)"), (6, "in each of 6 workers")],
+)
+def test_how_many_connections_the_limit_of_open_files_allows(
+    workers: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one for each process, so that workers multiply it."""
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 20_000))
+    [finding] = [each for each in examine(tmp_path, Listeners(workers=workers)) if "open files" in each]
+    assert finding.startswith("ok ")
+    assert text in finding
 
 
 def test_a_port_that_is_taken(tmp_path: Path, taken: int) -> None:

@@ -1,5 +1,7 @@
 """The stream between the core and a worker: frames, descriptors in their order, and what waits."""
 
+import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -9,7 +11,7 @@ import trio
 import trio.testing
 
 from triolet_gateway.workers import _orders as orders
-from triolet_gateway.workers._link import DESCRIPTORS_WAITING, Link, LinkStalled
+from triolet_gateway.workers._link import DESCRIPTORS_WAITING, Link, LinkStalled, SocketsLost
 
 Pair = tuple[Link[orders.AnyOrder], socket.socket]
 
@@ -110,6 +112,32 @@ async def test_sockets_come_with_the_order_that_speaks_of_them() -> None:
         nursery.cancel_scope.cancel()
     assert [each.recv(10) for each in kept] == [b"%d" % number for number in range(300)]
     assert {each.fileno() for each in given} == {-1}
+    for each in (*kept, ours, theirs):
+        each.close()
+
+
+async def test_sockets_for_which_there_are_no_files_left_are_the_end() -> None:
+    """The system drops those, and the next order would get the socket of another."""
+    ours, theirs = (Link(each, orders.decoder) for each in socket.socketpair())
+    kept, given = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+    for number, each in enumerate(given):
+        assert ours.give(each, orders.encode(orders.Open(number, "h", 1, orders.TCP)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.write_forever)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each) for each in os.listdir("/proc/self/fd"))
+    fill = [os.dup(0) for _ in range(highest)]  # below the limit that is set now everything is taken
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(fill) + 2, hard))
+        with pytest.raises(SocketsLost):
+            await theirs.next_frame()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in fill:
+            os.close(number)
+    assert len(theirs.taken) == 1
     for each in (*kept, ours, theirs):
         each.close()
 

@@ -65,11 +65,12 @@ def examine(config: ServerConfig | ConfigErrors | ConfigError, plugins: Iterable
     """Yield a finding for each thing a start needs; what needs a configuration is left out if there is none."""
     plugins = tuple(plugins)
     yield from (_plugin(plugin) for plugin in plugins)
-    yield _files()
     if isinstance(config, ConfigError):
+        yield _files(workers=0)
         errors = config.errors if isinstance(config, ConfigErrors) else (config,)
         yield from (Finding(is_good=False, text=f"configuration: {error}") for error in errors)
         return
+    yield _files(max(getattr(part, "workers", 0) for part in (None, *config.sections.values())))
     yield from (Finding(is_good=True, text=f"configuration: {notice}") for notice in config.notices)
     yield from _order(config, [plugin.spec for plugin in plugins if plugin.spec is not None])
     yield _directory(config.node.data_path)
@@ -82,12 +83,15 @@ def _plugin(plugin: Installed) -> Finding:
     return Finding(not plugin.problem, f"{text} {plugin.problem}" if plugin.problem else text)
 
 
-def _files() -> Finding:
+def _files(workers: int) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_enough = hard >= FEW_FILES or hard == resource.RLIM_INFINITY
-    most = "any number" if hard == resource.RLIM_INFINITY else str(hard)
+    if hard == resource.RLIM_INFINITY:
+        return Finding(is_good=True, text=f"open files: {soft}, raised to any number at start")
+    room = f"{hard} at start, room for as many connections, and a few less,"
+    room += f" in each of {workers} workers" if workers else " (N times as many with gateway.workers = N)"
+    is_enough = hard >= FEW_FILES
     advice = "" if is_enough else f"; raise the hard limit to {FEW_FILES} or more (one file per connection)"
-    return Finding(is_enough, f"open files: {soft}, raised to {most} at start{advice}")
+    return Finding(is_enough, f"open files: {soft}, raised to {room}{advice}")
 
 
 def _order(config: ServerConfig, specs: list[PluginSpec]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from triolet_core.plugin import PluginContext, PluginSpec
 from triolet_gateway import _listen, _transports
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._gateway import Gateway
+from triolet_gateway._room import room_of_server
 from triolet_gateway._tls import Certificates
 from triolet_gateway.workers import KINDS, Pool
 from triolet_protocol import is_compiled
@@ -44,6 +45,7 @@ async def run(
     async with trio.open_nursery() as connections:
         gateway = Gateway(context, connections)
         context.log.info("hot path chosen", compiled=is_compiled())
+        _tell_room(gateway)
         context.broker.metrics.add_source("gateway", gateway.statistics)
         context.broker.metrics.add_compatible("gateway", gateway.compatible_statistics)
         pool = Pool(gateway) if gateway.config.workers else None
@@ -87,6 +89,17 @@ async def _listen_on_all(
     for sock in handed_over.values():
         sock.detach()  # somebody else's
     return kinds
+
+
+def _tell_room(gateway: Gateway) -> None:
+    """Say how many connections there can be, and warn if fewer than are allowed."""
+    workers, most = gateway.config.workers, gateway.config.max_connections
+    room = room_of_server(workers)
+    way_out = "raise the limit of open files (ulimit -n, LimitNOFILE=), or gateway.workers: each has a limit of its own"
+    if most > room:
+        gateway.log.warning("gateway.maxConnections is out of reach", limit=most, room=room, way_out=way_out)
+    else:
+        gateway.log.info("room for connections", room=room, workers=workers, way_out=way_out)
 
 
 def _claim(listener: _Listener, handed_over: dict[str, socket.socket]) -> socket.socket | None:

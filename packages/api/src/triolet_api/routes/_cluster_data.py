@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import trio
 
 from triolet_api._answers import MessageObject, message_objects
 from triolet_api._call import Call, get
 from triolet_api._errors import ApiError, bad_field
 from triolet_api._fields import MaybeNumber, Number, Text, field
+from triolet_api._pages import STEP, sorted_slice
 from triolet_api.routes._cluster_channels import TYPES, at
 from triolet_api.routes._cluster_nodes import check_node
 from triolet_core import ChannelKey, Message, Query
@@ -287,8 +289,12 @@ async def users(call: Call, query: UsersQuery) -> UserRows:
     online = [query.uid] if query.uid and presence.sessions(query.uid) else [] if query.uid else presence.online_uids()
     for uid in online:
         times.setdefault(uid, [])
-    rows = [_user_row(call, uid, each) for uid, each in times.items()]
-    rows.sort(key=lambda row: (row.created_at, row.uid), reverse=True)
+    rows = []
+    for number, (uid, each) in enumerate(times.items(), 1):
+        rows.append(_user_row(call, uid, each))
+        if not number % STEP:
+            await trio.lowlevel.checkpoint()
+    rows = await sorted_slice(rows, lambda row: (row.created_at, row.uid), descending=True, start=0, count=len(rows))
     page, more = _paged(rows, query)
     return UserRows(len(rows), int(more), page)
 

@@ -10,8 +10,9 @@ from triolet_api._answers import OK, Ok
 from triolet_api._call import Call, get, post
 from triolet_api._errors import ApiError, missing
 from triolet_api._fields import Number, Text, Texts, field
+from triolet_api._pages import sorted_slice
 from triolet_core import DeviceFlag, ReasonCode
-from triolet_core.session import Session
+from triolet_core.session import ConnectionStatistics, Session
 
 KICK_TEXT = "server kick"
 KICK_GRACE_S = 2.0
@@ -88,44 +89,48 @@ class Connections:
     limit: int
 
 
-_SORTS: dict[str, Callable[[Connection, float], float]] = {
-    "id": lambda row, _: row.id,
-    "inmsg": lambda row, _: row.in_msgs,
-    "outmsg": lambda row, _: row.out_msgs,
-    "inmsgbytes": lambda row, _: row.in_msg_bytes,
-    "outmsgbytes": lambda row, _: row.out_msg_bytes,
-    "inpacket": lambda row, _: row.in_packets,
-    "outpacket": lambda row, _: row.out_packets,
-    "inpacketbytes": lambda row, _: row.in_packet_bytes,
-    "outpacketbytes": lambda row, _: row.out_packet_bytes,
-    "inbytes": lambda row, _: row.in_bytes,
-    "outbytes": lambda row, _: row.out_bytes,
-    "pendingbytes": lambda row, _: row.pending_bytes,
-    "uptime": lambda _, started: -started,
-    "idle": lambda row, _: -_seconds_of(row.last_activity),
-    "protoversion": lambda row, _: row.version,
+_SORTS: dict[str, Callable[[ConnectionStatistics], float]] = {
+    "id": lambda each: each.connection_id,
+    "inmsg": lambda each: each.in_messages,
+    "outmsg": lambda each: each.out_messages,
+    "inmsgbytes": lambda each: each.in_message_bytes,
+    "outmsgbytes": lambda each: each.out_message_bytes,
+    "inpacket": lambda each: each.in_packets,
+    "outpacket": lambda each: each.out_packets,
+    "inpacketbytes": lambda each: each.in_packet_bytes,
+    "outpacketbytes": lambda each: each.out_packet_bytes,
+    "inbytes": lambda each: each.in_packet_bytes,
+    "outbytes": lambda each: each.out_packet_bytes,
+    "pendingbytes": lambda each: each.pending_bytes,
+    "uptime": lambda each: -each.started_at,
+    "idle": lambda each: -each.last_activity,
+    "protoversion": lambda each: each.protocol_version,
 }
 
 
-def rows(call: Call, *, uid: str = "", sort: str = "") -> list[Connection]:
-    """Return the connections of users whose uid holds `uid`, sorted."""
-    now = time.time()
-    node_id = call.broker.config.node.id
-    found = [
-        _row(session, node_id, now) for session in call.broker.presence.all_sessions() if uid in session.device.uid
-    ]
+async def rows(
+    call: Call, *, uid: str = "", sort: str = "", offset: int = 0, limit: int
+) -> tuple[list[Connection], int]:
+    """Return a page of the connections of users whose uid holds `uid`, sorted, and how many there are of them."""
+    found = list(call.broker.presence.all_sessions())
+    if uid:
+        found = [each for each in found if uid in each.device.uid]
     name = sort.lower()
     key = _SORTS.get(name.removesuffix("desc"))
     if key is None:
-        return [row for row, _ in found]
-    found.sort(key=lambda each: key(*each), reverse=name.endswith("desc"))
-    return [row for row, _ in found]
+        page = found[offset : offset + limit]
+    else:
+        page = await sorted_slice(
+            found, lambda each: key(each.statistics()), descending=name.endswith("desc"), start=offset, count=limit
+        )
+    now, node_id = time.time(), call.broker.config.node.id
+    return [_row(session, node_id, now) for session in page], len(found)
 
 
-def _row(session: Session, node_id: int, now: float) -> tuple[Connection, float]:
+def _row(session: Session, node_id: int, now: float) -> Connection:
     counted, device = session.statistics(), session.device
     kind = _DEVICES.get(device.flag, f"Device{int(device.flag)}")  # type: ignore[call-overload]  # an int finds it too
-    row = Connection(
+    return Connection(
         id=session.connection_id,
         uid=device.uid,
         ip=counted.host,
@@ -151,19 +156,18 @@ def _row(session: Session, node_id: int, now: float) -> tuple[Connection, float]
         leader_id=node_id,
         node_id=node_id,
     )
-    return row, counted.started_at
 
 
 async def connections(call: Call, query: ConnectionsQuery) -> Connections:
     """List connections."""
     if query.node_id not in (0, call.broker.config.node.id):
         raise ApiError("节点不存在！", code="no_node")
-    found = rows(call, uid=query.uid, sort=query.sort)
     limit = query.limit or 20
+    page, total = await rows(call, uid=query.uid, sort=query.sort, offset=query.offset, limit=limit)
     return Connections(
-        connections=found[query.offset : query.offset + limit],
+        connections=page,
         now=rfc3339(time.time()),
-        total=len(found),
+        total=total,
         offset=query.offset,
         limit=limit,
     )
@@ -223,10 +227,6 @@ async def blocked(call: Call, query: None) -> list[str]:
 def rfc3339(seconds: float) -> str:
     """Return a time with microseconds."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
-
-
-def _seconds_of(text: str) -> float:
-    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 def duration(seconds: float) -> str:

@@ -126,7 +126,7 @@ async def varz(call: Call, query: VarzQuery) -> Varz:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     uptime = max(time.time() - broker.started_at, 1e-9)
     external = broker.config.external
-    shown = rows(call)[: query.conn_limit or 20] if query.show == "conn" else UNSET
+    shown = (await rows(call, limit=query.conn_limit or 20))[0] if query.show == "conn" else UNSET
     here = addresses(call)
     return Varz(
         server_id=str(broker.config.node.id),

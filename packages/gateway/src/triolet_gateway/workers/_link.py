@@ -34,6 +34,10 @@ class LinkStalled(Exception):
     """The other end reads nothing."""
 
 
+class SocketsLost(Exception):
+    """Descriptors came that found no place in this process, so that nobody can tell which are missing."""
+
+
 class Link(Generic[T]):
     """One end. Unbounded by itself: whoever puts looks at `pending`."""
 
@@ -166,6 +170,7 @@ class Link(Generic[T]):
 
         Raises:
             ValueError: What came is not what it should be; so does `msgspec.MsgspecError`.
+            SocketsLost: This process has too many open files.
         """
         self.received = self._returned
         while not (end := self._end_of_frame(self._offset)) or end > len(self._buffer):
@@ -191,7 +196,7 @@ class Link(Generic[T]):
 
     def _read(self) -> bytes | None:
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(READ_BYTES, _ANCILLARY_BYTES)
+            data, ancillary, flags, _ = self._socket.recvmsg(READ_BYTES, _ANCILLARY_BYTES)
         except BlockingIOError:
             return None
         except OSError:
@@ -201,6 +206,8 @@ class Link(Generic[T]):
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 self.taken.extend(numbers)
+        if flags & socket.MSG_CTRUNC:
+            raise SocketsLost
         return data
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The worker processes: started with the gateway, started again when they end, reaped when it stops."""
 
+import errno
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from triolet_core import ConfigError
 from triolet_gateway._admission import Peer
 from triolet_gateway._gateway import Gateway
 from triolet_gateway._listen import Serve
+from triolet_gateway._room import room_of_process
 from triolet_gateway.workers import _orders as orders
 from triolet_gateway.workers import _reports as reports
 from triolet_gateway.workers._link import Link, LinkStalled
@@ -33,6 +35,7 @@ class Pool:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._workers: set[Worker] = set()
+        self._room = room_of_process()
         self.has_tls = False
 
     def __enter__(self) -> None:
@@ -52,7 +55,10 @@ class Pool:
         workers = [worker for worker in self._workers if worker.is_ready]
         if not workers:
             raise OSError("there is no worker")
-        min(workers, key=lambda worker: len(worker.sessions)).serve(sock, peer, kind)
+        worker = min(workers, key=lambda worker: len(worker.sessions))
+        if len(worker.sessions) >= self._room:
+            raise OSError(errno.EMFILE, f"each worker has {self._room} (limit of open files); see gateway.workers")
+        worker.serve(sock, peer, kind)
 
     async def drain(self) -> None:
         """Wait until nothing waits for any client."""
@@ -96,7 +102,7 @@ class Pool:
         ours, theirs = socket.socketpair()
         link = Link(ours, reports.decoder)
         worker = Worker(self._gateway, self, link, number)
-        process = None
+        process, connections = None, 0
         problem = ""
         try:
             with theirs:
@@ -111,9 +117,9 @@ class Pool:
         finally:
             self._workers.discard(worker)
             link.close()
-            connections = worker.lose()
-            if process is not None:
-                with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True):
+            with trio.move_on_after(2 * STOP_TIMEOUT_S, shield=True):
+                connections = await worker.lose()
+                if process is not None:
                     await _reap(process)
         self._gateway.counters.workers_lost_total += 1
         status = process.returncode

@@ -1,5 +1,6 @@
 """The worker process: carries out orders until its link ends."""
 
+import gc
 import signal
 import socket
 import traceback
@@ -23,6 +24,8 @@ from triolet_gateway.workers._link import Link
 
 CROWD = 8
 """So many receivers have a message encoded and sent in one call of their own."""
+GC_THRESHOLDS = (50_000, 2, 1000)
+"""As in the core process: connections leave no circles, and a look at all objects of 17,000 takes 45 ms."""
 _TICK_S = 1.0
 _DRAIN_LOOK_S = 0.01
 
@@ -31,6 +34,7 @@ def main(descriptor: int) -> None:
     """Serve until the core closes the link. Signals are for the core, which says what they mean."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
+    gc.set_threshold(*GC_THRESHOLDS)
     trio.run(serve, socket.socket(fileno=descriptor))
 
 

@@ -128,7 +128,8 @@ class RemoteOutbox:
         """Whoever makes it sets `session` and `number`."""
         self._worker = worker
         self._is_gone = False
-        self.session: RemoteSession
+        self.session: RemoteSession | None
+        """None at the end, so that no circle is left for the collector."""
         self.number: int
         self.pending = 0
         """Bytes that wait in the worker, as it last said."""
@@ -151,7 +152,8 @@ class RemoteOutbox:
 
     def resume(self) -> None:
         """Go on with what was kept, and let the worker read on."""
-        self.session.resume()
+        if self.session is not None:
+            self.session.resume()
 
     def finish(self) -> None:
         """Have the socket closed once everything is out."""
@@ -159,7 +161,7 @@ class RemoteOutbox:
 
     def abort(self) -> None:
         """Have the socket closed."""
-        if self._is_gone:
+        if self._is_gone and self.session is not None:
             self.session.vanish()
         self.order(orders.Abort(self.number))
 
@@ -177,7 +179,7 @@ class RemoteSession(ClientSession):
         outbox.session, outbox.number = self, self.connection_id
         self.connection = self.remote = RemoteConnection(self.connection_id)
         self.audience = worker
-        self._kept: deque[reports.Packets] = deque()
+        self._kept: deque[reports.Packets] | None = None  # an empty one takes 600 bytes
         """Reports that wait for the step before them: what was under way when the worker was told to pause."""
         self._is_told_to_pause = self._is_over = self._has_vanished = False
 
@@ -192,6 +194,8 @@ class RemoteSession(ClientSession):
     def on_report(self, report: reports.Packets) -> None:
         """Handle a report, or keep it if those before it wait. An error here ends this connection only."""
         if self._kept or self.is_paused:
+            if self._kept is None:
+                self._kept = deque()
             self._kept.append(report)
             return
         if self._closing or self.gateway.is_stopping:
@@ -339,9 +343,10 @@ class RemoteSession(ClientSession):
     def vanish(self) -> None:
         """Leave everything."""
         self.outbox.leave()
-        self._kept.clear()
+        self._kept = None
         if not self._has_vanished:
             self._has_vanished = True
+            self.outbox.session = None
             self.worker.sessions.pop(self.connection_id, None)
             self.close()
             self.gateway.dismiss(self.peer[0])
