@@ -14,7 +14,8 @@ from triolet_core import Message
 from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 
 _VERSION = 5
-_ECHOED = RED_DOT | SYNC_ONCE
+_MOST_SEQ = 0xFFFFFFFF
+"""A RECV has the lower 32 bits of a seq, and its RECVACK repeats them."""
 LONGEST_RUN = 64
 """Messages of a run. It is kept as a whole until its last message is confirmed, by whoever got it."""
 
@@ -54,9 +55,13 @@ def acks_of(messages: Sequence[Message]) -> tuple[bytes, ...]:
 
     Source: wire-protocol.md, section 3.6.
     """
-    plain = b"".join([wire.encode(wire.RecvAck(each.message_id, each.seq), _VERSION) for each in messages])
-    flagged = [wire.RecvAck(each.message_id, each.seq, each.flags & _ECHOED) for each in messages]
-    return plain, b"".join([wire.encode(each, _VERSION) for each in flagged])
+    plain = [wire.RecvAck(each.message_id, each.seq & _MOST_SEQ) for each in messages]
+    flagged = [wire.RecvAck(each.message_id, each.seq & _MOST_SEQ, each.flags & RED_DOT) for each in messages]
+    return _encode(plain), _encode(flagged)
+
+
+def _encode(recvacks: Sequence[wire.RecvAck]) -> bytes:
+    return b"".join([wire.encode(each, _VERSION) for each in recvacks])
 
 
 def runs_of(messages: Sequence[Message], due: float, repeats: int, *, is_shared: bool = False) -> list[Run]:
