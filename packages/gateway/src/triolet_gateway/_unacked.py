@@ -26,8 +26,8 @@ class Run:
     __slots__ = ("acks", "due", "has_commands", "ids", "left", "messages", "packed_ids", "size")
 
     def __init__(self, messages: Sequence[Message], due: float, repeats: int, *, has_commands: bool) -> None:
-        self.acks: tuple[bytes, ...] = ()
-        """What clients send that confirm all of it at once, if that is known."""
+        self.acks: tuple[bytes, ...] | None = ()
+        """What clients send that confirms all of it at once, none if nobody looks for that; None: not made yet."""
         self.messages = messages
         self.ids = [message.message_id for message in messages]
         self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
@@ -75,7 +75,7 @@ def runs_of(messages: Sequence[Message], due: float, repeats: int, *, is_shared:
     runs = [Run(messages[at : at + LONGEST_RUN], due, repeats, has_commands=flags & SYNC_ONCE > 0) for at in steps]
     if is_shared and not flags & SYNC_ONCE:
         for run in runs:
-            run.acks = acks_of(run.messages)
+            run.acks = None
     return runs
 
 
@@ -123,9 +123,14 @@ class Unacked:
     def confirm(self, data: bytes) -> int:
         """Be done with the first run if `data` is what confirms all of it; returns how many messages that were."""
         runs = self._runs
-        if self._start or self._entries or not runs or data not in runs[0].acks:
+        if self._start or self._entries or not runs:
             return 0
-        run = runs.pop(0)
+        run = runs[0]
+        if run.acks is None:  # the first of those who got it to confirm; in a worker nobody comes here
+            run.acks = acks_of(run.messages)
+        if data not in run.acks:
+            return 0
+        del runs[0]
         count = len(run.ids)
         self.count -= count
         self._bytes -= run.size
