@@ -1,7 +1,7 @@
 //! The compiled twin of `triolet_protocol._hot`, and what builds pages of history: the same input gives the same
-//! output as Python does, which the tests of triolet hold both to. No clock, no randomness, and no IO except that
+//! output as Python does, which the tests of triolet hold both to. No randomness, and neither clock nor IO except that
 //! `send_recvs`, `receive_requests`, `read_sockets` and `write_sockets` use sockets that they are given, and
-//! `write_synced` a file.
+//! `write_synced` writes to a file and times that.
 
 mod agree;
 mod base64;

@@ -12,7 +12,7 @@ import pytest
 
 from tests.hotpaths import compiled
 from triolet_core import StoreCorrupt, StoreFull
-from triolet_core.store import _journal
+from triolet_core.store import _backlog, _journal
 from triolet_core.store._journal import FILE_NAMES, PAGE, Journal, decode_rows, encode_rows, open_journal
 
 KEY = b"0123456789abcdef"
@@ -218,3 +218,16 @@ def test_compiled_code_writes_where_it_is_told_and_says_what_fails(tmp_path: Pat
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         fast.write_synced(descriptor, b"x", 0)
     assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(("slow_ones", "is_quick"), [(1, True), (4, False)])
+def test_one_slow_write_says_nothing_of_a_disk_and_several_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow_ones: int, is_quick: bool
+) -> None:
+    times_s = iter([0.0001] * 20 + [5.0] * slow_ones)
+    monkeypatch.setattr(_journal, "_write", lambda *_, **__: next(times_s))
+    monkeypatch.setattr(Journal, "_grow", lambda *_: None)
+    with open_journal(tmp_path, KEY, is_synced=True) as journal:
+        for _ in range(20 + slow_ones):
+            journal.append(b"x")
+        assert (journal.write_s <= _backlog._AT_ONCE_S) == is_quick

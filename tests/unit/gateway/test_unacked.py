@@ -157,3 +157,13 @@ def test_what_is_half_confirmed_or_was_repeated_takes_a_closer_look() -> None:
 def test_commands_take_a_closer_look() -> None:
     [run] = runs_of([message(1, flags=SYNC_ONCE)], 1, REPEATS, is_shared=True)
     assert run.acks == ()
+
+
+def test_numbers_that_a_packet_has_no_room_for_are_confirmed_as_they_were_sent() -> None:
+    """A RECV says the lower 32 bits of the place in the channel, and so does its RECVACK."""
+    long_ago = message(1)
+    long_ago.seq = 2**32 + 7
+    runs = runs_of([long_ago], 1, REPEATS, is_shared=True)
+    unacked = Unacked(10, 1000)
+    unacked.add(runs, 1, 1)
+    assert unacked.confirm(encode(frames.RecvAck(1, 7), 5)) == 1

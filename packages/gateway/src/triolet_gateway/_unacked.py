@@ -14,7 +14,8 @@ from triolet_core import Message
 from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 
 _VERSION = 5
-_ECHOED = RED_DOT | SYNC_ONCE
+_MOST_SEQ = 0xFFFFFFFF
+"""A RECV has the lower 32 bits of a seq, and its RECVACK repeats them."""
 LONGEST_RUN = 64
 """Messages of a run. It is kept as a whole until its last message is confirmed, by whoever got it."""
 
@@ -25,8 +26,8 @@ class Run:
     __slots__ = ("acks", "due", "has_commands", "ids", "left", "messages", "packed_ids", "size")
 
     def __init__(self, messages: Sequence[Message], due: float, repeats: int, *, has_commands: bool) -> None:
-        self.acks: tuple[bytes, ...] = ()
-        """What clients send that confirm all of it at once, if that is known."""
+        self.acks: tuple[bytes, ...] | None = ()
+        """What clients send that confirms all of it at once, none if nobody looks for that; None: not made yet."""
         self.messages = messages
         self.ids = [message.message_id for message in messages]
         self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
@@ -54,9 +55,13 @@ def acks_of(messages: Sequence[Message]) -> tuple[bytes, ...]:
 
     Source: wire-protocol.md, section 3.6.
     """
-    plain = b"".join([wire.encode(wire.RecvAck(each.message_id, each.seq), _VERSION) for each in messages])
-    flagged = [wire.RecvAck(each.message_id, each.seq, each.flags & _ECHOED) for each in messages]
-    return plain, b"".join([wire.encode(each, _VERSION) for each in flagged])
+    plain = [wire.RecvAck(each.message_id, each.seq & _MOST_SEQ) for each in messages]
+    flagged = [wire.RecvAck(each.message_id, each.seq & _MOST_SEQ, each.flags & RED_DOT) for each in messages]
+    return _encode(plain), _encode(flagged)
+
+
+def _encode(recvacks: Sequence[wire.RecvAck]) -> bytes:
+    return b"".join([wire.encode(each, _VERSION) for each in recvacks])
 
 
 def runs_of(messages: Sequence[Message], due: float, repeats: int, *, is_shared: bool = False) -> list[Run]:
@@ -70,7 +75,7 @@ def runs_of(messages: Sequence[Message], due: float, repeats: int, *, is_shared:
     runs = [Run(messages[at : at + LONGEST_RUN], due, repeats, has_commands=flags & SYNC_ONCE > 0) for at in steps]
     if is_shared and not flags & SYNC_ONCE:
         for run in runs:
-            run.acks = acks_of(run.messages)
+            run.acks = None
     return runs
 
 
@@ -118,9 +123,14 @@ class Unacked:
     def confirm(self, data: bytes) -> int:
         """Be done with the first run if `data` is what confirms all of it; returns how many messages that were."""
         runs = self._runs
-        if self._start or self._entries or not runs or data not in runs[0].acks:
+        if self._start or self._entries or not runs:
             return 0
-        run = runs.pop(0)
+        run = runs[0]
+        if run.acks is None:  # the first of those who got it to confirm; in a worker nobody comes here
+            run.acks = acks_of(run.messages)
+        if data not in run.acks:
+            return 0
+        del runs[0]
         count = len(run.ids)
         self.count -= count
         self._bytes -= run.size
