@@ -227,6 +227,7 @@ fn text(rest: &[u8], length: usize) -> Option<(&str, &[u8])> {
 }
 
 /// Append `head` and a number, two digits at a time.
+#[inline(always)] // so that the head, which is known, is copied without a call
 fn number(head: &[u8], mut value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(head);
     if value < 10 {
@@ -260,6 +261,7 @@ const fn pairs() -> [[u8; 2]; 100] {
 }
 
 /// Append `head` and a string with its quotes; only what must be escaped is.
+#[inline(always)]
 fn string(head: &[u8], value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(head);
     out.push(b'"');
