@@ -109,6 +109,8 @@ def run_with(
             found = drive(binary, server, "open_loop", options)
             found |= {"end_pss_mb": server.memory().total.pss_mb, "disk_bytes": server.disk_bytes()}
             seconds = sum(holder.login_seconds for holder in crowd)
+            for holder in crowd:
+                holder.stop()
             ends = [holder.end() for holder in crowd]
     found |= {"idle": plan.idle, "held": sum(end["held"] for end in ends)}
     found |= {"workers": plan.workers, "generators": len(crowd) + 1}
@@ -162,8 +164,15 @@ class Holder:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
 
+    def stop(self) -> None:
+        """Have it stop to measure, and every connection answer once more: all at once, which is not to be measured."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdin = None
+
     def end(self) -> dict[str, Any]:
-        """Have every connection answer once more, and return what was found.
+        """Return what was found, after `stop`.
 
         Raises:
             RuntimeError: A connection was lost, or does not answer.
