@@ -1,5 +1,6 @@
 # One target a line of thought; CI and people run the same ones.
-PYTHON ?= $(shell python3 tools/interpreter.py || command -v python3.11)
+# Looked for when it is first needed, and once: that takes seconds, and twice it might not come out the same.
+PYTHON ?= $(eval PYTHON := $(shell python3 tools/interpreter.py || command -v python3.11))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8

@@ -1,4 +1,4 @@
-"""Print the interpreter for the environment: of those of Python 3.11 or newer on the PATH the quickest.
+"""Print the interpreter for the environment: the quickest python3.11 or python3 on the PATH that is new enough.
 
 How one was built makes a fifth of the server's speed, and nothing that a build says of itself tells it: distributions
 build with profiles, version managers by default do not. So each runs the same calls for a moment. Another than the

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import trio
 
-from triolet_core import Broker, ChannelInfo, ChannelKey, Device, Draft, ReasonCode, Receipt, _permits
+from triolet_core import BackendError, Broker, ChannelInfo, ChannelKey, Device, Draft, ReasonCode, Receipt, _permits
 from triolet_core.testing import open_test_broker
 
 ANN, BOB, GROUP = ChannelKey("ann", 1), ChannelKey("bob", 1), ChannelKey("g", 2)
@@ -92,3 +93,48 @@ async def test_many_decisions_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
             assert await told(broker, Draft(uid, 1, b"x")) == ReasonCode.SUCCESS
         await broker.channels.add_denied(ChannelKey("u7", 1), ["ann"])
         assert await told(broker, Draft("u7", 1, b"x")) == ReasonCode.IN_BLACKLIST
+
+
+async def test_who_was_a_system_account_for_a_while_is_none_any_more(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        broker.channels.cache_system_uids(["ann"], [])
+        assert await told(broker, Draft("unknown", 2, b"x")) == ReasonCode.SUCCESS
+        broker.channels.cache_system_uids([], ["ann"])
+        assert await told(broker, Draft("unknown", 2, b"x")) == ReasonCode.SUBSCRIBER_NOT_EXIST
+
+
+async def test_what_a_data_source_said_holds_until_it_is_forgotten(tmp_path: Path) -> None:
+    denied: list[str] = []
+
+    async def answer(key: ChannelKey) -> tuple[str, ...] | None:
+        return tuple(denied)
+
+    async with open_test_broker(tmp_path) as broker:
+        await broker.channels.create(GROUP, ChannelInfo(), ["ann", "bob"])
+        with broker.hooks.denylist.responder("source", answer, on_failure=None):
+            draft = Draft("g", 2, b"x")
+            assert (await broker.messages.send(SENDER, draft)).reason == ReasonCode.SUCCESS
+            assert await told(broker, draft) == ReasonCode.SUCCESS
+            denied.append("ann")
+            assert await told(broker, draft) == ReasonCode.SUCCESS
+            broker.channels.forget(GROUP)
+            with pytest.raises(trio.WouldBlock):
+                await told(broker, draft)
+            assert (await broker.messages.send(SENDER, draft)).reason == ReasonCode.IN_BLACKLIST
+
+
+async def test_nobody_is_judged_while_it_is_not_known_who_is_a_system_account(tmp_path: Path) -> None:
+    async def fail(question: None) -> tuple[str, ...] | None:
+        raise BackendError("source", "down")
+
+    async with open_test_broker(tmp_path) as broker:
+        draft = Draft("bob", 1, b"x")
+        assert await told(broker, draft) == ReasonCode.SUCCESS
+        with broker.hooks.system_uids.responder("source", fail, on_failure=None):
+            with pytest.raises(BackendError):
+                await broker.channels.load_system_uids()
+            with pytest.raises(trio.WouldBlock):
+                await told(broker, draft)
+            assert (await broker.messages.send(SENDER, draft)).reason == ReasonCode.SYSTEM_ERROR
+        await broker.channels.load_system_uids()
+        assert await told(broker, draft) == ReasonCode.SUCCESS
