@@ -9,7 +9,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import starmap
 from typing import TYPE_CHECKING
 
@@ -38,14 +38,10 @@ BATCHES_AT_ONCE = 16
 """After so many of one client others have their turn."""
 NO_JSON = b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"JSON-RPC is switched off (disableJSONRPC)"}}'
 _NOBODY = Device(uid="")
+PACKETS, PACKETS_APART, TEXTS, TEXTS_APART = "packets", "packets apart", "texts", "texts apart"
+"""Audiences: what sessions can be sent the same, in a write each or each packet in one."""
 Step = Callable[[], Awaitable[None]]
 Done = Callable[[list[Receipt]], None]
-
-
-@cache
-def _audience(*what: object) -> object:
-    """Return one and the same object for the same, since there may be very many sessions."""
-    return what
 
 
 class Intake(Traffic, ABC):
@@ -83,7 +79,7 @@ class Intake(Traffic, ABC):
         self.peer = peer
         self.one_packet_per_write = one_packet_per_write
         self.connection: ServerEnd = wire.Connection(wire.Role.SERVER, gateway.limits)
-        self.audience: object = _audience(wire.Connection, one_packet_per_write)
+        self.audience: object = PACKETS_APART if one_packet_per_write else PACKETS
         """Whatever is equal for sessions that can be sent the same messages together."""
         self.connection_id = gateway.new_connection_id()
         self.device = _NOBODY
@@ -169,7 +165,7 @@ class Intake(Traffic, ABC):
         self._has_begun = True
         if not is_json:
             self.one_packet_per_write = False  # where a packet ends can be seen
-            self.audience = _audience(wire.Connection, self.one_packet_per_write)
+            self.audience = PACKETS
             return True
         self.outbox.use_text()
         if self.gateway.config.disable_jsonrpc:
@@ -179,7 +175,7 @@ class Intake(Traffic, ABC):
         self.connection = wire.JsonConnection(
             self.gateway.limits, lambda: uuid.uuid4().hex, is_stream=not self.one_packet_per_write
         )
-        self.audience = _audience(wire.JsonConnection, self.one_packet_per_write)
+        self.audience = TEXTS_APART if self.one_packet_per_write else TEXTS
         return True
 
     def go_on(self) -> None:

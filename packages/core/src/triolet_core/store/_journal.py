@@ -42,7 +42,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNKNOWN = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _SYNC_AT_ONCE: int = getattr(os, "RWF_DSYNC", 0)
 _WEIGHT_OF_NEWEST = 0.2
-_LONG_S = 0.001
+_LONG_S = 0.0013
 """A write that takes longer counts as this, so that a single one says nothing of the disk."""
 _compiled = speedups.find(os.environ)
 
