@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import trio
 
-STEP = 1000
+STEP = 250
 """After so many others have their turn."""
 
 T = TypeVar("T")

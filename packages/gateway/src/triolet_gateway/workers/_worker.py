@@ -14,8 +14,8 @@ from triolet_gateway.workers import _reports as reports
 from triolet_gateway.workers._link import Link
 from triolet_gateway.workers._remote import RemoteSession
 
-AT_ONCE = 500
-"""After so many reports, or sessions that end, others have their turn: the end of a connection takes 20 µs."""
+AT_ONCE = 200
+"""After so many reports, or sessions that end, others have their turn: the end of a connection takes 20 to 40 µs."""
 
 
 class Worker:
