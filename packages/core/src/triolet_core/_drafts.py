@@ -1,6 +1,6 @@
 """What of a draft is looked at before its channel is, and which drafts need only one verdict."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 
 from triolet_core.model import DUP, MAX_ID_BYTES, Draft
@@ -8,11 +8,12 @@ from triolet_core.model import DUP, MAX_ID_BYTES, Draft
 
 def drafts_alike(
     drafts: Sequence[Draft], max_payload: int, *, one_by_one: bool = False
-) -> Iterator[tuple[Draft, Sequence[Draft]]]:
-    """Yield drafts of one sender in order, each with those behind it that get the same verdict; or `one_by_one`."""
-    if one_by_one or len(drafts) == 1:
-        yield from zip(drafts, repeat(()))
-        return
+) -> Iterable[tuple[Draft, Sequence[Draft]]]:
+    """Return drafts of one sender in order, each with those behind it that get the same verdict; or `one_by_one`."""
+    return zip(drafts, repeat(())) if one_by_one or len(drafts) == 1 else _runs_of(drafts, max_payload)
+
+
+def _runs_of(drafts: Sequence[Draft], max_payload: int) -> Iterator[tuple[Draft, Sequence[Draft]]]:
     start = 0
     while start < len(drafts):
         first, end = drafts[start], start + 1

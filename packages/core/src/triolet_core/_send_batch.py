@@ -78,7 +78,9 @@ class SendBatch:
         self.streams = []
         if self.before is not None and not self.before(sealer):
             return
-        for first, drafts in _runs_of(self.judged):
+        judged = self.judged
+        is_one = len(judged) == 1  # as a rule
+        for first, drafts in [(judged[0], [judged[0].draft, *judged[0].more])] if is_one else _runs_of(judged):
             if first.reason != _SUCCESS:
                 self.receipts += [Receipt(first.reason, message_id, 0) for message_id in sealer.block(len(drafts))]
             elif first.persist:
@@ -136,9 +138,6 @@ class SendBatch:
 
 def _runs_of(judged: Sequence[Judged]) -> Iterator[tuple[Judged, list[Draft]]]:
     """Yield drafts that are judged alike and follow each other, with the first of them as it was judged."""
-    if len(judged) == 1:  # as a rule
-        yield judged[0], [judged[0].draft, *judged[0].more]
-        return
     first: Judged | None = None
     drafts: list[Draft] = []
     for each in judged:

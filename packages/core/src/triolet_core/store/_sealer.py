@@ -116,8 +116,8 @@ class Sealer:
         """Apply one operation, or collect its rows."""
         if self._txn is not None:
             apply(self._txn, operation)
-        elif (rows := _rows_of(operation)) is not None:
-            self.rows += rows
+        elif isinstance(operation, PutCursor):
+            self.rows.append(_rows.of_cursor(operation.consumer, operation.message_id))
         else:
             raise NeedsTransaction
 
@@ -196,7 +196,9 @@ class Sealer:
             answers.append((message, True))
             if place is not None:
                 self._dedupe.add(place, message_id)
-        if fresh:
+        if fresh and self._txn is None:
+            self.rows += _rows.of_messages(tail.slot, tail.number, fresh)
+        elif fresh:
             self.emit(AppendMessages(tail.slot, tail.number, fresh))
         return answers
 
@@ -222,12 +224,3 @@ class Sealer:
 def _stored_tail(txn: lmdb.Transaction, slot: int, key: ChannelKey) -> Tail | None:
     record = _queries.channel_record(txn, key)
     return None if record is None else Tail(slot, record.number, _queries.last_seq(txn, slot, record.number))
-
-
-def _rows_of(operation: Operation) -> list[Row] | None:
-    """Return the rows of an operation that puts them without a look at others, None for any other operation."""
-    if isinstance(operation, AppendMessages):
-        return _rows.of_messages(operation.slot, operation.number, operation.messages)
-    if isinstance(operation, PutCursor):
-        return [_rows.of_cursor(operation.consumer, operation.message_id)]
-    return None
