@@ -38,7 +38,8 @@ has the acknowledgement, and the lane is never so full that the writer would wai
 SLICE = 1_000
 """Recipients between two checkpoints, or messages of all recipients if each gets several, so that a large group does
 not hold the loop."""
-_PAIRS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+PAIRS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+"""Types whose channels have two ends, and are never crowded."""
 MOST_COLLECTED = 16_000
 """Pushes collected before sessions are served, a bound on memory."""
 
@@ -177,7 +178,7 @@ class Lanes:
 
     def is_crowded(self, channel: ChannelKey) -> bool:
         """Whether so much of a channel is on its way that whoever sends to it has to wait, so that nobody else does."""
-        return channel.type not in _PAIRS and self._loads[hash(channel) % LANES] >= CROWDED
+        return channel.type not in PAIRS and self._loads[hash(channel) % LANES] >= CROWDED
 
     async def wait_for_room(self, channel: ChannelKey) -> None:
         """Wait while a channel is crowded."""
@@ -199,7 +200,7 @@ class Lanes:
         reports_offline = self._hooks.offline_messages.has_subscribers
         for delivery in deliveries:
             channel = delivery.messages[0].channel
-            is_pair = channel.type in _PAIRS and not delivery.to_uids
+            is_pair = channel.type in PAIRS and not delivery.to_uids
             sessions: Sequence[Session] = ()
             if is_pair:
                 sessions = self._sessions_of_pair(channel)
@@ -242,7 +243,7 @@ class Lanes:
         self._report_offline(messages, uids)
 
     def _has_nobody(self, channel: ChannelKey) -> bool:
-        if channel.type not in _PAIRS or self._hooks.offline_messages.has_subscribers:
+        if channel.type not in PAIRS or self._hooks.offline_messages.has_subscribers:
             return False
         return not self._sessions_of_pair(channel)
 

@@ -184,7 +184,7 @@ class Intake(Traffic, ABC):
         try:
             while not (self._closing or self._is_held or self._steps is not None):
                 batch = connection.batch()
-                if not batch:
+                if not (batch.sends or batch):  # the one, as a rule, is seen without a call
                     return
                 self._on_batch(batch)
                 if connection.is_drained:

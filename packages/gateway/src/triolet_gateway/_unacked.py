@@ -29,9 +29,15 @@ class Run:
         self.acks: tuple[bytes, ...] | None = ()
         """What clients send that confirms all of it at once, none if nobody looks for that; None: not made yet."""
         self.messages = messages
-        self.ids = [message.message_id for message in messages]
-        self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
-        self.size = bytes_of(messages)
+        if len(messages) == 1:
+            [message] = messages
+            self.ids = [message.message_id]
+            self.packed_ids = message.message_id.to_bytes(8, "big", signed=True)
+            self.size = len(message.payload)
+        else:
+            self.ids = [message.message_id for message in messages]
+            self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
+            self.size = sum([len(message.payload) for message in messages])
         self.has_commands = has_commands
         self.due = due
         self.left = repeats
@@ -66,6 +72,8 @@ def _encode(recvacks: Sequence[wire.RecvAck]) -> bytes:
 
 def runs_of(messages: Sequence[Message], due: float, repeats: int, *, is_shared: bool = False) -> list[Run]:
     """Return what is to be repeated at `due`, at most `repeats` times; to many sessions if `is_shared`."""
+    if len(messages) == 1 and not is_shared and not messages[0].flags & (NO_PERSIST | SYNC_ONCE):
+        return [Run(messages, due, repeats, has_commands=False)]
     flags = 0
     for message in messages:
         flags |= message.flags

@@ -161,7 +161,7 @@ class Batch:
 
     def __bool__(self) -> bool:
         """Whether any came."""
-        return bool(self.recvacks or self.sends or self.pings or self.events or self.stream_events)
+        return bool(self.sends or self.recvacks or self.pings or self.events or self.stream_events)
 
     def extend(self, found: Read) -> None:
         """Add what the hot path has read."""

@@ -180,11 +180,12 @@ class Sealer:
         tail = self.tail(key)
         fresh: list[Message] = []
         answers: list[tuple[Message, bool]] = []
+        find = self._dedupe.find
         for message_id, draft in zip(self.block(len(drafts)), drafts, strict=True):
             place = None
             if looks_for_repeats and draft.client_msg_no:
                 place = _dedupe.key_of(sender, key.id, key.type, draft.client_msg_no)
-                repeated = self._dedupe.find(place)
+                repeated = find(place)
                 known = None if repeated is None else self._repeat(repeated, key, sender, draft, fresh)
                 if known is not None:
                     answers.append((known, False))
