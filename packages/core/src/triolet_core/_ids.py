@@ -67,7 +67,5 @@ class IdSource:
             if first + count > (self.ceiling if ceiling is None else ceiling):
                 raise Overloaded("the reserve of message ids", RESERVE_TICKS)
             self._last = first + count - 1
-        if count == 1:
-            return [id_of_tick(first, self._node)]
         node = self._node << 12  # as `id_of_tick`, without a call for each
         return [(tick >> 12) << 22 | node | tick & 0xFFF for tick in range(first, first + count)]

@@ -64,13 +64,14 @@ def push_one(session: "ClientSession", messages: Sequence[Message]) -> bool:
     config = gateway.config
     recvs = recvs_of(messages, session.device.uid)
     frames = session.connection.encode_recvs(recvs, apart=session.one_packet_per_write)
-    session.out_messages += count
-    session.out_message_bytes += bytes_of(messages)
     runs = runs_of(messages, gateway.now() + config.retry_interval, config.retry_max_count)
+    kept, size = (len(runs[0].ids), runs[0].size) if len(runs) == 1 else kept_in(runs)
+    session.out_messages += count
+    session.out_message_bytes += size if kept == count else bytes_of(messages)
     if runs:
         if session.unacked is None:
             session.unacked = Unacked(config.unacked, config.unacked_bytes)
-        session.unacked.add(runs, *kept_in(runs))
+        session.unacked.add(runs, kept, size)
         gateway.retrying.add(session)
     gateway.counters.receives_total += count
     return session._send(frames, packets=count)

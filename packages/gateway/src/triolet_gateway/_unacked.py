@@ -164,7 +164,13 @@ class Unacked:
             if not count:
                 break
             total += count
-            commands += self._pass(count)
+            run = runs[0]
+            if not self._start and count == len(run.ids) and not run.has_commands:
+                del runs[0]
+                self.count -= count
+                self._bytes -= run.size
+            else:
+                commands += self._pass(count)
         return total, offset, commands
 
     def discard(self, message_ids: list[int]) -> list[int]:

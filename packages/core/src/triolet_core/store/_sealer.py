@@ -69,6 +69,8 @@ class Sealer:
         """What was emitted without a transaction."""
         self.now = 0
         self._tick = 0
+        self._has_window = False
+        """Whether it is known what was sent before; then it stays known."""
         self._new_ceiling: int | None = None
 
     @property
@@ -175,7 +177,7 @@ class Sealer:
             (message, is_new) per draft; a repeat inside the dedupe window gives the first message and False.
         """
         looks_for_repeats = self._dedupe.is_on
-        if looks_for_repeats and not self._dedupe.is_ready:
+        if not self._has_window:
             self._wait_for_window()
         tail = self.tail(key)
         fresh: list[Message] = []
@@ -205,9 +207,11 @@ class Sealer:
 
     def _wait_for_window(self) -> None:
         """Let nothing be sent before it is known what was; that is waited for in the thread of a transaction only."""
-        if self._txn is None:
-            raise NeedsTransaction
-        self._dedupe.wait_ready()
+        if self._dedupe.is_on and not self._dedupe.is_ready:
+            if self._txn is None:
+                raise NeedsTransaction
+            self._dedupe.wait_ready()
+        self._has_window = True
 
     def _repeat(
         self, message_id: int, key: ChannelKey, sender: str, draft: Draft, fresh: Sequence[Message]

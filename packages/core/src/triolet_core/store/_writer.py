@@ -132,6 +132,8 @@ class Writer:
         self._weight = 0
         self._wake = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
+        self._waiting = 0
+        """Tasks that wait for room, or were woken and have not gone on yet."""
         self._idle = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)
         self._log = structlog.get_logger("store")
@@ -160,10 +162,14 @@ class Writer:
             Overloaded: The queue stayed full for `store.queueTimeout`.
             StoreClosed: The store is closing.
         """
-        if self._weight >= self._queue_limit or self._room:
-            with trio.move_on_after(self._queue_timeout_s) as scope:
-                while self._weight >= self._queue_limit and not self.is_closed:
-                    await self._room.park()
+        if self._weight >= self._queue_limit or self._waiting:
+            self._waiting += 1
+            try:
+                with trio.move_on_after(self._queue_timeout_s) as scope:
+                    while self._weight >= self._queue_limit and not self.is_closed:
+                        await self._room.park()
+            finally:
+                self._waiting -= 1
             if scope.cancelled_caught:
                 raise Overloaded("the store's queue (store.queueLimit)", self._queue_limit)
         self._append(work)
@@ -175,7 +181,7 @@ class Writer:
             WouldBlock: The queue is full.
             StoreClosed: The store is closing.
         """
-        if self._weight >= self._queue_limit or self._room:
+        if self._weight >= self._queue_limit or self._waiting:
             raise trio.WouldBlock
         self._append(work)
 
@@ -258,7 +264,7 @@ class Writer:
             weight += work.weight
             batch.append(work)
         self._weight -= weight
-        if self._room:
+        if self._waiting:
             self._room.unpark_all()
         return batch
 
