@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 import trio.testing
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from triolet_core import Broker, ReasonCode, ServerConfig
@@ -88,6 +88,7 @@ class World:
         self.broker = broker
         self.clock = clock
         self.sessions: list[MemorySession] = []
+        self.logins = 0
 
     def session(self, number: int) -> MemorySession | None:
         return self.sessions[number] if number < len(self.sessions) else None
@@ -96,7 +97,8 @@ class World:
         subscriptions = self.broker.presence_subscriptions
         match step:
             case LogIn(uid, flag) if len(self.sessions) < 8:
-                session = MemorySession(Device(uid=uid, flag=flag, device_id=f"{len(self.sessions)}-{uid}"))
+                self.logins += 1  # no device comes twice: it would displace the session that it has
+                session = MemorySession(Device(uid=uid, flag=flag, device_id=str(self.logins)))
                 self.sessions.append(session)
                 self.broker.presence.register(session)
             case LogOut(number):
@@ -159,8 +161,19 @@ async def live(steps: list[LogIn | LogOut | Watch | Leave | Pass], clock: trio.t
             assert (broker.presence_subscriptions.total, broker.presence_subscriptions.watcher_count) == (0, 0)
 
 
+SAME_DEVICE_LATER: list[LogIn | LogOut | Watch | Leave | Pass] = [
+    LogIn("a", 0),
+    LogIn("a", 0),
+    LogOut(0),
+    LogIn("a", 0),
+    Watch(0, "a", ["b"], 0),
+    Watch(1, "a", ["b"], 0),
+]
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
+@example(steps=SAME_DEVICE_LATER)
 def test_the_last_state_seen_is_the_truth_and_nothing_is_left(
     steps: list[LogIn | LogOut | Watch | Leave | Pass],
 ) -> None:
