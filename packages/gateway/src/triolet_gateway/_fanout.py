@@ -65,7 +65,7 @@ def push_one(session: "ClientSession", messages: Sequence[Message]) -> bool:
     recvs = recvs_of(messages, session.device.uid)
     frames = session.connection.encode_recvs(recvs, apart=session.one_packet_per_write)
     runs = runs_of(messages, gateway.now() + config.retry_interval, config.retry_max_count)
-    kept, size = (len(runs[0].ids), runs[0].size) if len(runs) == 1 else kept_in(runs)
+    kept, size = kept_in(runs)
     session.out_messages += count
     session.out_message_bytes += size if kept == count else bytes_of(messages)
     if runs:

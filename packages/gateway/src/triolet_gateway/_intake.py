@@ -184,7 +184,7 @@ class Intake(Traffic, ABC):
         try:
             while not (self._closing or self._is_held or self._steps is not None):
                 batch = connection.batch()
-                if not (batch.sends or batch):  # the one, as a rule, is seen without a call
+                if not batch:
                     return
                 self._on_batch(batch)
                 if connection.is_drained:
@@ -400,10 +400,7 @@ class Intake(Traffic, ABC):
 
     def _hold_back(self) -> None:
         """Take nothing more while too much waits for the store."""
-        gateway = self.gateway
-        config = gateway.config
-        is_full = self._in_flight >= config.in_flight or self._in_flight_bytes >= config.in_flight_bytes
-        if is_full or gateway.in_flight_bytes >= config.in_flight_bytes_total:
+        if self._is_full or self.gateway.is_busy:
             self._is_held = True
             self.look_for_room()
 
@@ -434,8 +431,7 @@ class Intake(Traffic, ABC):
     def _settle(self, marks: Sequence[wire.Mark], size: int, receipts: Sequence[Receipt]) -> None:
         """Answer messages that no longer wait for the store. The writer calls this."""
         self._in_flight -= len(marks)
-        self._in_flight_bytes -= size
-        self.gateway.hold(-size)
+        self._hold(-size)
         Intake.acknowledge(self, marks, receipts)  # this is guarded as a whole
         if self._is_leaving:
             self._end_if_answered()

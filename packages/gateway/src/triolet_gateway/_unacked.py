@@ -138,10 +138,8 @@ class Unacked:
             run.acks = acks_of(run.messages)
         if data not in run.acks:
             return 0
-        del runs[0]
         count = len(run.ids)
-        self.count -= count
-        self._bytes -= run.size
+        self._pass(count)
         return count
 
     def match(
@@ -164,13 +162,7 @@ class Unacked:
             if not count:
                 break
             total += count
-            run = runs[0]
-            if not self._start and count == len(run.ids) and not run.has_commands:
-                del runs[0]
-                self.count -= count
-                self._bytes -= run.size
-            else:
-                commands += self._pass(count)
+            commands += self._pass(count)
         return total, offset, commands
 
     def discard(self, message_ids: list[int]) -> list[int]:
