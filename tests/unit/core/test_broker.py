@@ -259,6 +259,7 @@ async def test_the_commit_log_gives_no_more_bytes_than_asked_for_but_at_least_a_
     async with open_test_broker(tmp_path) as broker:
         for size in (10, 20, 30):
             await broker.messages.send(A, draft("b", b"x" * size))
+        await broker.settled(lambda: None)
         assert [len(m.payload) for m in broker.commits.read(0, 10, max_bytes=30)] == [10, 20]
         assert [len(m.payload) for m in broker.commits.read(0, 10, max_bytes=1)] == [10]
         assert broker.commits.end() == broker.commits.read(0, 10)[-1].message_id
@@ -277,6 +278,21 @@ async def test_a_consumer_sees_no_seam_between_memory_and_the_store(
         assert [m.message_id for m in log.read(0, 100)] == sent
         assert log.read(sent[-1], 10) == []
         assert (log.appended_count, log.appended_bytes) == (40, 10 + 60)
+
+
+async def test_a_log_that_somebody_follows_again_has_what_was_committed_meanwhile(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What nobody follows is not kept in memory."""
+    async with open_test_broker(tmp_path) as broker:
+        log, sent = broker.commits, [0]
+        for pause_s in (0, 5, 0, 5):
+            assert log.read(sent[-1], 10) == []
+            await trio.sleep(pause_s)
+            for _ in range(3):
+                sent.append((await broker.messages.send(A, draft("b"))).message_id)
+            assert [m.message_id for m in log.read(sent[-4], 10)] == sent[-3:]
+        assert [m.message_id for m in log.read(0, 100)] == sent[1:]
 
 
 async def test_messages_that_were_wiped_are_not_in_the_log_and_no_other_is_missing(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The commit log: every stored message in commit order, for consumers that must not miss any.
 
-What was committed in the last seconds is also kept in memory, so that a consumer that keeps up reads nothing from the
-store. It is kept no longer than that: what is recalled or deleted later is read as it is then.
+While somebody follows the log, what was committed in the last seconds is also kept in memory, so that a consumer that
+keeps up reads nothing from the store. It is kept no longer than that: what is recalled or deleted later is read as it
+is then. Where nobody follows nothing is kept: objects that live for a second cost the most of those that the collector
+goes through.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
@@ -46,6 +49,9 @@ class CommitLog:
         self._grown = trio.Event()
         self._last = store.read(_queries.last_logged_id)
         self._older = self._newer = _Generation(self._last, trio.current_time())
+        self._waiting = 0
+        """Consumers that wait for more."""
+        self._read_at = -math.inf
         self.appended_count = 0
         """Messages stored since the start."""
         self.appended_bytes = 0
@@ -58,6 +64,7 @@ class CommitLog:
         there are no more now. Do not change them: others have the same objects.
         """
         self._turn()
+        self._read_at = trio.current_time()
         if after < self._older.floor:
             question = partial(_queries.log_after, message_id=after, limit=limit, max_bytes=max_bytes)
             is_settled = not self._store.backlog.holds()
@@ -74,8 +81,12 @@ class CommitLog:
 
     async def wait_after(self, position: int) -> None:
         """Return when something is committed behind `position`. Not a checkpoint if it already is."""
-        while self._last <= position:
-            await self._grown.wait()
+        self._waiting += 1
+        try:
+            while self._last <= position:
+                await self._grown.wait()
+        finally:
+            self._waiting -= 1
 
     def position(self, consumer: str) -> int:
         """Return how far a consumer has acknowledged, 0 at first."""
@@ -90,16 +101,19 @@ class CommitLog:
         """Take note of messages that were committed, rising by id, and wake who waits for them."""
         self._turn()
         size = sum([len(message.payload) for message in messages])
-        self._newer.messages += messages
-        self._newer.size += size
         self.appended_count += len(messages)
         self.appended_bytes += size
         self._last = messages[-1].message_id
+        if self._waiting or trio.current_time() - self._read_at < KEPT_S:
+            self._newer.messages += messages
+            self._newer.size += size
+        else:
+            self.forget()
         self._grown.set()
         self._grown = trio.Event()
 
     def forget(self) -> None:
-        """Keep nothing in memory: something that was committed is not any more what it was."""
+        """Keep nothing in memory: nobody asks for it, or something that was committed is not any more what it was."""
         self._older = self._newer = _Generation(self._last, trio.current_time())
 
     def _turn(self) -> None:
