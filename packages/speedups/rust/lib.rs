@@ -39,7 +39,7 @@ mod _native {
     #[pymodule_export]
     use crate::request::receive_requests;
     #[pymodule_export]
-    use crate::rows::{encode_rows, message_rows};
+    use crate::rows::{SortedRows, message_rows};
     #[pymodule_export]
     use crate::send::send_recvs;
     #[pymodule_export]
@@ -51,5 +51,5 @@ mod _native {
 
     /// As in `triolet_core.speedups`.
     #[pymodule_export]
-    const INTERFACE: u32 = 5;
+    const INTERFACE: u32 = 6;
 }

@@ -1,13 +1,15 @@
-//! Rows of the store for messages, and the body of a record of the journal. The forms are those of
-//! `triolet_core.store._records` and `triolet_core.store._journal`.
+//! Rows of the store, encoded. The forms are those of `triolet_core.store._records` and `triolet_core.store._rows`.
 
-use pyo3::exceptions::PyOverflowError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyBytes, PyList};
 
-/// Return the rows of messages of one channel: each one, and its entry in the commit log.
+/// Bytes before a row: the length of its key (2), and of its value (4).
+const HEAD: usize = 6;
+
+/// Return the encoded rows of messages of one channel: each one, and its entry in the commit log.
 #[pyfunction]
 #[pyo3(signature = (messages, prefix, log_prefix, place, /))]
 pub fn message_rows<'py>(
@@ -16,28 +18,31 @@ pub fn message_rows<'py>(
     prefix: &[u8],
     log_prefix: &[u8],
     place: &[u8],
-) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
-    let mut rows = Vec::with_capacity(2 * messages.len());
-    let mut key = Vec::with_capacity(24);
+) -> PyResult<Bound<'py, PyBytes>> {
+    let mut rows = Vec::with_capacity(256 * messages.len());
     let mut value = Vec::with_capacity(512);
     for message in messages.iter() {
         let message_id: u64 = message.getattr(intern!(py, "message_id"))?.extract()?;
         let seq: u64 = message.getattr(intern!(py, "seq"))?.extract()?;
-        key.clear();
-        key.extend_from_slice(prefix);
-        key.extend_from_slice(&seq.to_be_bytes());
         value.clear();
         write_record(&message, message_id, &mut value)?;
-        rows.push((PyBytes::new(py, &key), PyBytes::new(py, &value)));
-        key.clear();
-        key.extend_from_slice(log_prefix);
-        key.extend_from_slice(&message_id.to_be_bytes());
-        value.clear();
-        value.extend_from_slice(place);
-        value.extend_from_slice(&seq.to_be_bytes());
-        rows.push((PyBytes::new(py, &key), PyBytes::new(py, &value)));
+        write_row(&mut rows, &[prefix, &seq.to_be_bytes()], &[&value])?;
+        write_row(&mut rows, &[log_prefix, &message_id.to_be_bytes()], &[place, &seq.to_be_bytes()])?;
     }
-    Ok(rows)
+    Ok(PyBytes::new(py, &rows))
+}
+
+fn write_row(out: &mut Vec<u8>, key: &[&[u8]], value: &[&[u8]]) -> PyResult<()> {
+    let size = |parts: &[&[u8]]| parts.iter().map(|part| part.len()).sum::<usize>();
+    let (Ok(key_size), Ok(value_size)) = (u16::try_from(size(key)), u32::try_from(size(value))) else {
+        return Err(PyOverflowError::new_err("a row is too long"));
+    };
+    out.extend_from_slice(&key_size.to_be_bytes());
+    out.extend_from_slice(&value_size.to_be_bytes());
+    for part in key.iter().chain(value) {
+        out.extend_from_slice(part);
+    }
+    Ok(())
 }
 
 fn write_record(message: &Bound<'_, PyAny>, message_id: u64, out: &mut Vec<u8>) -> PyResult<()> {
@@ -67,23 +72,59 @@ fn write_record(message: &Bound<'_, PyAny>, message_id: u64, out: &mut Vec<u8>) 
     Ok(())
 }
 
-/// Return rows as the body of a record.
-#[pyfunction]
-#[pyo3(signature = (rows, /))]
-pub fn encode_rows<'py>(py: Python<'py>, rows: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyBytes>> {
-    let mut out = Vec::with_capacity(192 * rows.len());
-    for row in rows.iter() {
-        let row = row.cast::<PyTuple>()?;
-        let (key, value) = (row.get_item(0)?, row.get_item(1)?);
-        let (key, value) = (key.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes());
-        let sizes = (u16::try_from(key.len()), u32::try_from(value.len()));
-        let (Ok(key_size), Ok(value_size)) = sizes else {
-            return Err(PyOverflowError::new_err("a row is too long"));
-        };
-        out.extend_from_slice(&key_size.to_be_bytes());
-        out.extend_from_slice(&value_size.to_be_bytes());
-        out.extend_from_slice(key);
-        out.extend_from_slice(value);
+/// Encoded rows in the order of their keys, some at a time; of one key the later comes later.
+#[pyclass]
+pub struct SortedRows {
+    encoded: Vec<PyBackedBytes>,
+    places: std::vec::IntoIter<Place>,
+    at_once: usize,
+}
+
+/// Where a row lies: in which of the encoded, from where on, and how long its key and its value are.
+struct Place {
+    part: usize,
+    start: usize,
+    key: usize,
+    value: usize,
+}
+
+#[pymethods]
+impl SortedRows {
+    #[new]
+    #[pyo3(signature = (encoded, at_once, /))]
+    fn new(py: Python<'_>, encoded: Vec<PyBackedBytes>, at_once: usize) -> PyResult<Self> {
+        let places = py.detach(|| sorted(&encoded)).ok_or_else(|| PyValueError::new_err("the last row is cut off"))?;
+        Ok(Self { encoded, places: places.into_iter(), at_once })
     }
-    Ok(PyBytes::new(py, &out))
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&mut self, py: Python<'py>) -> Option<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+        let rows: Vec<_> = (self.places.by_ref().take(self.at_once))
+            .map(|place| {
+                let (key, rest) = self.encoded[place.part][place.start..].split_at(place.key);
+                (PyBytes::new(py, key), PyBytes::new(py, &rest[..place.value]))
+            })
+            .collect();
+        (!rows.is_empty()).then_some(rows)
+    }
+}
+
+fn sorted(encoded: &[PyBackedBytes]) -> Option<Vec<Place>> {
+    let mut places = Vec::new();
+    for (part, bytes) in encoded.iter().enumerate() {
+        let mut at = 0;
+        while at < bytes.len() {
+            let (head, rest) = bytes[at..].split_first_chunk::<HEAD>()?;
+            let key = usize::from(u16::from_be_bytes([head[0], head[1]]));
+            let value = u32::from_be_bytes([head[2], head[3], head[4], head[5]]) as usize;
+            rest.get(..key + value)?;
+            places.push(Place { part, start: at + HEAD, key, value });
+            at += HEAD + key + value;
+        }
+    }
+    places.sort_by_key(|place| &encoded[place.part][place.start..place.start + place.key]);
+    Some(places)
 }

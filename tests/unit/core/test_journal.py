@@ -13,7 +13,7 @@ import pytest
 from tests.hotpaths import compiled
 from triolet_core import StoreCorrupt, StoreFull
 from triolet_core.store import _backlog, _journal
-from triolet_core.store._journal import FILE_NAMES, PAGE, Journal, decode_rows, encode_rows, open_journal
+from triolet_core.store._journal import FILE_NAMES, PAGE, Journal, open_journal
 
 KEY = b"0123456789abcdef"
 HEAD = 20
@@ -37,11 +37,6 @@ def written(path: Path, *bodies: bytes) -> Path:
 def recovered(path: Path, applied: int = 0) -> list[bytes]:
     with journal_in(path, applied) as (_, bodies):
         return bodies
-
-
-def test_rows_come_back_as_they_went_in() -> None:
-    rows = [(b"key", b""), (b"k" * 511, b"v" * 70_000), (b"", b"\x00\xff")]
-    assert list(decode_rows(encode_rows(rows))) == rows
 
 
 def test_records_behind_the_applied_one_come_back_in_order(tmp_path: Path) -> None:

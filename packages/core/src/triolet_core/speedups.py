@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from types import ModuleType
 
-INTERFACE = 5
+INTERFACE = 6
 """Raised with every change of what compiled functions take or return, or of the form of keys and records."""
 COMPILED = "triolet_speedups"
 PURE_VARIABLE = "TRIOLET_PURE"

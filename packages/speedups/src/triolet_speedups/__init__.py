@@ -2,8 +2,8 @@
 
 from triolet_speedups._native import INTERFACE as INTERFACE
 from triolet_speedups._native import Peer as Peer
+from triolet_speedups._native import SortedRows as SortedRows
 from triolet_speedups._native import aes_keys as aes_keys
-from triolet_speedups._native import encode_rows as encode_rows
 from triolet_speedups._native import match_recvacks as match_recvacks
 from triolet_speedups._native import message_rows as message_rows
 from triolet_speedups._native import page_text as page_text

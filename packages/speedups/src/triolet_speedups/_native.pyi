@@ -4,6 +4,12 @@ from typing import Any, final
 INTERFACE: int
 
 @final
+class SortedRows:
+    def __new__(cls, encoded: list[bytes], at_once: int, /) -> SortedRows: ...
+    def __iter__(self) -> SortedRows: ...
+    def __next__(self) -> list[tuple[bytes, bytes]]: ...
+
+@final
 class Peer:
     version: int
     is_limao: bool
@@ -30,10 +36,7 @@ def read_messages(buffer: bytes, offset: int, limit: int) -> tuple[bytes, int]: 
 def receive_requests(
     descriptor: int, size: int, paths: dict[str, object], most: int
 ) -> tuple[list[tuple[str, bytes, dict[str, str], bytes]], bytes, int] | None: ...
-def message_rows(
-    messages: list[Any], prefix: bytes, log_prefix: bytes, place: bytes, /
-) -> list[tuple[bytes, bytes]]: ...
-def encode_rows(rows: list[tuple[bytes, bytes]], /) -> bytes: ...
+def message_rows(messages: list[Any], prefix: bytes, log_prefix: bytes, place: bytes, /) -> bytes: ...
 def page_text(
     rows: list[tuple[bytes, bytes]],
     prefix: bytes,

@@ -21,7 +21,7 @@ from triolet_core.model import ChannelKey
 from triolet_core.store import _dedupe, _queries
 from triolet_core.store import _keys as keys
 from triolet_core.store._backlog import APPLIED, Backlog, put_rows
-from triolet_core.store._journal import Journal, decode_rows, open_journal
+from triolet_core.store._journal import Journal, open_journal
 from triolet_core.store._records import FORMAT
 from triolet_core.store._scan import is_whole
 from triolet_core.store._sealer import CEILING, Sealer
@@ -176,7 +176,7 @@ def _recover(env: lmdb.Environment, journal: Journal, *, may_have_holes: bool) -
     try:
         if journal.number > applied:
             with env.begin(write=True) as txn:
-                put_rows(txn, [row for body in bodies for row in decode_rows(body)], journal.number)
+                put_rows(txn, bodies, journal.number)
             env.sync(True)  # noqa: FBT003  # of LMDB, by position only
     except (lmdb.MapFullError, lmdb.DiskError) as exc:
         raise StoreFull(f"no space is left in {env.path()} for what is in its journal: {exc}") from exc

@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 
 import attrs
 import lmdb
@@ -23,8 +22,8 @@ import trio
 from triolet_core.errors import StoreError, StoreFull
 from triolet_core.model import ChannelKey
 from triolet_core.store import _keys as keys
-from triolet_core.store._journal import Journal, encode_rows
-from triolet_core.store._rows import Row
+from triolet_core.store import _rows
+from triolet_core.store._journal import Journal
 
 INTERVAL_S = 1.0
 """Longest time that a row waits, if nothing asks for it."""
@@ -46,18 +45,17 @@ for it as often: sixty times slower beside a busy loop."""
 _GATE_S = 30.0
 _RETRY_S = 1.0
 
-_key_of = itemgetter(0)
-
 
 @attrs.define(eq=False)
 class _Portion:
-    rows: list[Row] = attrs.Factory(list)
+    rows: list[bytes] = attrs.Factory(list)
+    """Encoded."""
     channels: set[ChannelKey] = attrs.Factory(set)
     size: int = 0
     number: int = 0
     """Number of the last record of the journal that is in it."""
 
-    def add(self, rows: list[Row], channels: Iterable[ChannelKey], size: int, number: int) -> None:
+    def add(self, rows: Sequence[bytes], channels: Iterable[ChannelKey], size: int, number: int) -> None:
         self.rows += rows
         self.channels.update(channels)
         self.size += size
@@ -95,37 +93,37 @@ class Backlog:
 
     # --- the way in
 
-    async def add(self, rows: list[Row], channels: Iterable[ChannelKey]) -> None:
+    async def add(self, rows: Sequence[bytes], channels: Iterable[ChannelKey]) -> None:
         """Write rows to the journal; they are durable on return. Not a checkpoint if they are few and the disk is fast.
 
         Raises:
             StoreFull: There is no room, in the journal or for LMDB behind it; nothing is written then.
         """
-        body = encode_rows(rows)
+        body = b"".join(rows)
         self._check_room(body)
         if self.is_quick and self._fits_at_once(body):
             self._journal.append(body)
         else:
             await trio.to_thread.run_sync(self._journal.append, body, limiter=self._appending)
-        self._note(rows, channels, len(body))
+        self._note(body, channels)
 
     @property
     def is_quick(self) -> bool:
         """Whether the disk is so fast that the loop may wait for it."""
         return self._journal.write_s <= _AT_ONCE_S
 
-    def add_now(self, rows: list[Row], channels: Iterable[ChannelKey]) -> bool:
+    def add_now(self, rows: Sequence[bytes], channels: Iterable[ChannelKey]) -> bool:
         """Do as `add` without waiting; False, and nothing is written, if there is too much for that.
 
         Raises:
             StoreFull: As in `add`.
         """
-        body = encode_rows(rows)
+        body = b"".join(rows)
         self._check_room(body)
         if not self._fits_at_once(body):
             return False
         self._journal.append(body)
-        self._note(rows, channels, len(body))
+        self._note(body, channels)
         return True
 
     def _check_room(self, body: bytes) -> None:
@@ -136,8 +134,8 @@ class Backlog:
     def _fits_at_once(self, body: bytes) -> bool:
         return len(body) <= _AT_ONCE and self._journal.fits_at_once(body)
 
-    def _note(self, rows: list[Row], channels: Iterable[ChannelKey], size: int) -> None:
-        self._newest.add(rows, channels, size, self._journal.number)
+    def _note(self, body: bytes, channels: Iterable[ChannelKey]) -> None:
+        self._newest.add([body], channels, len(body), self._journal.number)
         self._filled.set()
         if self._newest.size >= MUCH:
             self._much.set()
@@ -203,7 +201,7 @@ class Backlog:
     def put(self, txn: lmdb.Transaction) -> int:
         """Put what leaves into a transaction that is made for something else; behind the gate. Returns its number."""
         number = self._journal.pass_over()
-        put_rows(txn, () if self._leaving is None else self._leaving.rows, number)
+        put_rows(txn, [] if self._leaving is None else self._leaving.rows, number)
         return number
 
     def done(self, number: int) -> None:
@@ -236,10 +234,9 @@ class Backlog:
         self._room = min(in_map, disk.f_bavail * disk.f_frsize)
 
 
-def put_rows(txn: lmdb.Transaction, rows: Sequence[Row], number: int) -> None:
-    """Put rows in the order of their keys, a later one over an earlier, and up to which record they go."""
-    ordered = sorted(rows, key=_key_of)
+def put_rows(txn: lmdb.Transaction, rows: list[bytes], number: int) -> None:
+    """Put encoded rows in the order of their keys, a later one over an earlier, and up to which record they go."""
     with txn.cursor() as cursor:
-        for start in range(0, len(ordered), _PUT_AT_ONCE):
-            cursor.putmulti(ordered[start : start + _PUT_AT_ONCE])
+        for some in _rows.in_order_of_keys(rows, _PUT_AT_ONCE):
+            cursor.putmulti(some)
     txn.put(keys.meta(APPLIED), number.to_bytes(8, "big"))

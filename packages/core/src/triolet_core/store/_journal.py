@@ -24,7 +24,6 @@ import attrs
 
 from triolet_core import speedups
 from triolet_core.errors import StoreCorrupt, StoreError, StoreFull
-from triolet_core.store._rows import Row
 
 PAGE = 4096
 GROWTH = 1 << 20
@@ -37,7 +36,6 @@ FILE_NAMES = ("triolet.journal-0", "triolet.journal-1")
 
 _HEAD = struct.Struct(">8sQI")
 _SIGNED = struct.Struct(">QI")
-_ROW = struct.Struct(">HI")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNKNOWN = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _SYNC_AT_ONCE: int = getattr(os, "RWF_DSYNC", 0)
@@ -45,29 +43,6 @@ _WEIGHT_OF_NEWEST = 0.2
 _LONG_S = 0.0013
 """A write that takes longer counts as this, so that a single one says nothing of the disk."""
 _compiled = speedups.find(os.environ)
-
-
-def join_rows(rows: Sequence[Row]) -> bytes:
-    """Encode rows as the body of a record; compiled it is `encode_rows`."""
-    pack = _ROW.pack
-    parts: list[bytes] = []
-    for key, value in rows:
-        parts += (pack(len(key), len(value)), key, value)
-    return b"".join(parts)
-
-
-encode_rows: Callable[[list[Row]], bytes] = join_rows if _compiled is None else _compiled.encode_rows
-"""Encode rows as the body of a record."""
-
-
-def decode_rows(body: bytes) -> Iterator[Row]:
-    """Yield the rows of the body of a record."""
-    at = 0
-    while at < len(body):
-        key_size, value_size = _ROW.unpack_from(body, at)
-        middle = at + _ROW.size + key_size
-        yield body[at + _ROW.size : middle], body[middle : middle + value_size]
-        at = middle + value_size
 
 
 @attrs.define(eq=False)

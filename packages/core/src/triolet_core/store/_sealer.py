@@ -13,7 +13,6 @@ from triolet_core._ids import IdSource
 from triolet_core.model import REVISED, STREAMED, ChannelKey, Draft, Message, slot_of
 from triolet_core.store import _dedupe, _queries, _rows
 from triolet_core.store._dedupe import DedupeWindow
-from triolet_core.store._rows import Row
 from triolet_core.store._tables import (
     AppendMessages,
     CreateChannel,
@@ -65,8 +64,8 @@ class Sealer:
         self._tails: dict[ChannelKey, Tail] = {}
         self._touched: dict[ChannelKey, Tail] = {}
         self._txn: lmdb.Transaction | None = None
-        self.rows: list[Row] = []
-        """What was emitted without a transaction."""
+        self.rows: list[bytes] = []
+        """What was emitted without a transaction, encoded."""
         self.now = 0
         self._tick = 0
         self._has_window = False
@@ -200,7 +199,7 @@ class Sealer:
             if place is not None:
                 self._dedupe.add(place, message_id)
         if fresh and self._txn is None:
-            self.rows += _rows.of_messages(tail.slot, tail.number, fresh)
+            self.rows.append(_rows.of_messages(tail.slot, tail.number, fresh))
         elif fresh:
             self.emit(AppendMessages(tail.slot, tail.number, fresh))
         return answers

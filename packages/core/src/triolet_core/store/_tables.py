@@ -213,7 +213,7 @@ def apply(txn: lmdb.Transaction, operation: Operation) -> None:
 
 
 def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
-    for key, value in rows.of_messages(op.slot, op.number, op.messages):
+    for key, value in rows.decode(rows.of_messages(op.slot, op.number, op.messages)):
         txn.put(key, value)
 
 
