@@ -1,6 +1,7 @@
 """What a send does in the write transaction, and how it is acknowledged after the commit."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import attrs
 
@@ -18,6 +19,8 @@ _OPENS_FOR_BOTH_ENDS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
 _SUCCESS = int(ReasonCode.SUCCESS)
 Done = Callable[[list[Receipt]], None]
+_NO_LIST: list[Any] = []
+"""Stands where a list is put as soon as the batch runs."""
 
 
 @attrs.define(eq=False)
@@ -54,12 +57,12 @@ class SendBatch:
     before: Callable[[Sealer], bool] | None = None
     """A change that is made in the same transaction, first; False: there was nothing to change, nothing is sent."""
     error: Exception | None = None
-    receipts: list[Receipt] = attrs.Factory(list)
-    deliveries: list[Delivery] = attrs.Factory(list)
-    changed: list[ChannelKey] = attrs.Factory(list)
+    receipts: list[Receipt] = _NO_LIST
+    deliveries: list[Delivery] = _NO_LIST
+    changed: list[ChannelKey] = _NO_LIST
     """Channels whose members it has set."""
     forget: Callable[[ChannelKey], None] | None = None
-    streams: list[tuple[ChannelKey, str]] = attrs.Factory(list)
+    streams: list[tuple[ChannelKey, str]] = _NO_LIST
     """Streams that it has begun."""
 
     weight: int = attrs.field(init=False)

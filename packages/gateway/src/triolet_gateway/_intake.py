@@ -142,14 +142,18 @@ class Intake(Traffic, ABC):
 
     def take(self, data: bytes) -> None:
         """Handle what came in one read; only while it is not paused."""
-        gateway = self.gateway
-        gateway.counters.bytes_in_total += len(data)
-        self.in_packet_bytes += len(data)
-        self.last_activity = gateway.now()
+        gateway, size = self.gateway, len(data)
+        gateway.counters.bytes_in_total += size
+        self.in_packet_bytes += size
+        self.last_activity = gateway.reactor.now
         if self._closing or gateway.is_stopping:
             return  # what a stopping server does not acknowledge the client sends again
         unacked = self.unacked
         if unacked is not None and unacked.count:
+            count = unacked.confirm(data) if self.connection.is_drained else 0
+            if count:  # as a rule
+                self._count_recvacks(count, unacked)
+                return
             data = self._take_recvacks(data, unacked)
             if not data:
                 return
@@ -323,20 +327,20 @@ class Intake(Traffic, ABC):
     def _take_recvacks(self, data: bytes, unacked: Unacked) -> bytes:
         """Take the RECVACKs that `data` begins with, if they are those that are expected next; returns what follows."""
         connection = self.connection
-        count = unacked.confirm(data) if connection.is_drained else 0
+        if not isinstance(connection, wire.Connection):
+            return data
+        count, offset, commands = unacked.match(data, connection.match_recvacks)
         if count:
-            data, commands = b"", list[int]()
-        elif isinstance(connection, wire.Connection):
-            count, offset, commands = unacked.match(data, connection.match_recvacks)
-            data = data[offset:]
-        if count:
-            self.in_packets += count
-            self.gateway.counters.recvacks_total += count
-            if not unacked.count:
-                self.gateway.retrying.discard(self._as_session())
+            self._count_recvacks(count, unacked)
             if commands:
                 self._later(partial(self._confirm, commands))
-        return data
+        return data[offset:]
+
+    def _count_recvacks(self, count: int, unacked: Unacked) -> None:
+        self.in_packets += count
+        self.gateway.counters.recvacks_total += count
+        if not unacked.count:
+            self.gateway.retrying.discard(self._as_session())
 
     def _on_recvacks(self, batch: wire.Batch) -> None:
         self.gateway.counters.recvacks_total += batch.recvacks

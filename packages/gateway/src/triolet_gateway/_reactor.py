@@ -6,8 +6,8 @@ ready, and nothing they do then waits. Who has to wait (a login, facts that must
 socket is taken out of epoll and a task of the gateway's nursery finishes the work and puts it back. An error that
 leaves a connection's code is that connection's end and nobody else's.
 
-Fairness: a socket is read once per turn, at most `READ_BYTES`; after `TURN_BYTES` of all sockets the other tasks have
-their turn. Everything is level-triggered: what is not read now is reported again.
+Fairness: a socket is read `LOOKS` times per turn at most, `READ_BYTES` each; after `TURN_BYTES` of all sockets the
+other tasks have their turn. Everything is level-triggered: what is not read now is reported again.
 
 All that are ready are read in one call, and what a turn writes goes out in one call at its end: the interpreter's lock
 is not given away for each socket, and a client that gets several frames is woken once.
@@ -23,8 +23,12 @@ import triolet_protocol as wire
 
 READ_BYTES = 65536
 TURN_BYTES = 4 * READ_BYTES
+LOOKS = 3
+"""How often a turn looks who is ready: what came in while others were served shares their commit."""
 _MOST_EVENTS = 256
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
+Ready = tuple[int, int]
+"""A descriptor, and its events."""
 
 
 class Connection(Protocol):
@@ -61,6 +65,10 @@ class Reactor:
         self._connections: dict[int, Connection] = {}
         self._leaving: list[Connection] = []
         self._leaving_bytes = 0
+        self._budget = 0
+        """Bytes that may still be read in this turn."""
+        self.now = 0.0
+        """When this turn began, on Trio's clock."""
         self.is_in_turn = False
         """Whether writes are to be collected (`leave`), since this turn's end writes them."""
 
@@ -115,10 +123,11 @@ class Reactor:
         """Serve all that are ready, and let what they sent be committed. A checkpoint only if there is much."""
         ready = self._epoll.poll(0, _MOST_EVENTS)
         while True:
+            self.now = trio.current_time()
             self.is_in_turn = True
             try:
                 with self._turns:
-                    ready = self._serve(ready)
+                    ready = self._serve_all(ready)
             finally:
                 self.is_in_turn = False
             self.flush()
@@ -126,24 +135,37 @@ class Reactor:
                 return
             await trio.lowlevel.checkpoint()
 
-    def _serve(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Serve until much is read; returns who is left. Reads first, so that no socket is closed before it is read."""
+    def _serve_all(self, ready: list[Ready]) -> list[Ready]:
+        """Serve who is ready, and who becomes so meanwhile; returns who is left when much was read."""
+        self._budget = TURN_BYTES
+        for _ in range(LOOKS - 1):
+            left = self._serve(ready)
+            if left:
+                return left
+            ready = self._epoll.poll(0, _MOST_EVENTS)
+            if not ready:
+                return []
+        return self._serve(ready)
+
+    def _serve(self, ready: list[Ready]) -> list[Ready]:
+        """Serve while more may be read; returns who is left. Reads first, so that no socket is closed before that."""
+        if self._budget <= 0:
+            return ready
         readable = [
             descriptor for descriptor, events in ready if events == READABLE and descriptor in self._connections
         ]
         others = [each for each in ready if each[1] != READABLE]
         connections = [self._connections[descriptor] for descriptor in readable]
-        found = wire.read_sockets(readable, READ_BYTES, TURN_BYTES)
-        read = 0
+        found = wire.read_sockets(readable, READ_BYTES, self._budget)
         for connection, data in zip(connections, found):  # noqa: B905  # what is enough may be fewer
             if data is not None:
                 connection.on_data(data)
-                read += len(data)
+                self._budget -= len(data)
         left = [(descriptor, READABLE) for descriptor in readable[len(found) :]]
         for number, (descriptor, events) in enumerate(others):
-            if read >= TURN_BYTES:
+            if self._budget <= 0:
                 return left + others[number:]
             other = self._connections.get(descriptor)
             if other is not None:
-                read += other.on_ready(events)
+                self._budget -= other.on_ready(events)
         return left

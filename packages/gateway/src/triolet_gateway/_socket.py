@@ -241,12 +241,7 @@ class SocketConnection:
         """Send frames, through the layers if there are any."""
         if self._layers:
             return self._layers[-1].write(frames)
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        if self._leaving is None:
-            return self.send(data)
-        self._leaving.append(data)
-        self._gateway.reactor.leave(None, len(data))
-        return True
+        return self.send(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def send(self, data: bytes) -> bool:
         """Send bytes to the socket, in a turn of the reactor at its end; what it does not take waits."""

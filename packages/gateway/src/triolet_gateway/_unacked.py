@@ -16,6 +16,7 @@ from triolet_core.model import NO_PERSIST, RED_DOT, SYNC_ONCE
 _VERSION = 5
 _MOST_SEQ = 0xFFFFFFFF
 """A RECV has the lower 32 bits of a seq, and its RECVACK repeats them."""
+_PLAIN_ACK, _FLAGGED_ACK = (wire.encode(wire.RecvAck(0, 0, flags), _VERSION)[:2] for flags in (0, RED_DOT))
 LONGEST_RUN = 64
 """Messages of a run. It is kept as a whole until its last message is confirmed, by whoever got it."""
 
@@ -34,6 +35,8 @@ class Run:
             self.ids = [message.message_id]
             self.packed_ids = message.message_id.to_bytes(8, "big", signed=True)
             self.size = len(message.payload)
+            if not has_commands:
+                self.acks = _acks_of_one(self.packed_ids, message)
         else:
             self.ids = [message.message_id for message in messages]
             self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
@@ -54,6 +57,12 @@ class Entry(NamedTuple):
 def bytes_of(messages: Sequence[Message]) -> int:
     """Return the bytes of the payloads."""
     return len(messages[0].payload) if len(messages) == 1 else sum([len(message.payload) for message in messages])
+
+
+def _acks_of_one(packed_id: bytes, message: Message) -> tuple[bytes, ...]:
+    """As `acks_of`, for one message."""
+    rest = packed_id + (message.seq & _MOST_SEQ).to_bytes(4, "big")
+    return (_PLAIN_ACK + rest, _FLAGGED_ACK + rest) if message.flags & RED_DOT else (_PLAIN_ACK + rest,)
 
 
 def acks_of(messages: Sequence[Message]) -> tuple[bytes, ...]:
@@ -139,7 +148,9 @@ class Unacked:
         if data not in run.acks:
             return 0
         count = len(run.ids)
-        self._pass(count)
+        self.count -= count
+        self._bytes -= run.size
+        del runs[0]
         return count
 
     def match(
