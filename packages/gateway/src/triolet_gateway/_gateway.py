@@ -14,6 +14,7 @@ from triolet_gateway._admission import Admission
 from triolet_gateway._arrivals import Arrivals
 from triolet_gateway._config import GatewayConfig
 from triolet_gateway._keys import Keys
+from triolet_gateway._patience import Patience
 from triolet_gateway._rates import Rates
 from triolet_gateway._reactor import Reactor
 from triolet_gateway._streams import StreamWriters
@@ -72,6 +73,7 @@ class Gateway:
         """Who has bytes that wait for somebody to read."""
         self.arrivals = Arrivals(context.broker.turn)
         self.reactor = Reactor(self.arrivals)
+        self.patience = Patience(self.reactor, self.config.retry_interval)
         self.keys = Keys()
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Trio's clock, without the way to it: it is asked for each read."""

@@ -22,6 +22,7 @@ from triolet_gateway._gateway import Gateway
 from triolet_gateway._guard import crash
 from triolet_gateway._login import Login, log_in, log_in_nowait
 from triolet_gateway._outbox import Outbox
+from triolet_gateway._patience import READS, WITHIN_S
 from triolet_gateway._served import ServerEnd
 from triolet_gateway._subscriptions import Subscriptions
 from triolet_gateway._traffic import Traffic
@@ -55,6 +56,8 @@ class Intake(Traffic, ABC):
         "_in_flight_bytes",
         "_is_held",
         "_is_leaving",
+        "_small_reads",
+        "_small_since",
         "_steps",
         "_subscriptions",
         "audience",
@@ -89,6 +92,8 @@ class Intake(Traffic, ABC):
         """The second at which the gateway looks at its deadline, 0 if it does not."""
         self._has_begun = self._has_ended = False
         self._in_flight = self._in_flight_bytes = 0
+        self._small_reads, self._small_since = 0, self.started_at
+        """Reads that had RECVACKs only, since then."""
         self._is_held = self._is_leaving = False
         self._steps: deque[Step] | None = None
         self.unacked: Unacked | None = None
@@ -341,6 +346,17 @@ class Intake(Traffic, ABC):
         self.gateway.counters.recvacks_total += count
         if not unacked.count:
             self.gateway.retrying.discard(self._as_session())
+        self._small_reads += 1
+        if self._small_reads == READS:
+            self._consider_patience()
+
+    def _consider_patience(self) -> None:
+        """Many reads had RECVACKs only: if they came one soon after the other, let more come together."""
+        now = self.gateway.reactor.now
+        connection = self.connection
+        if now - self._small_since <= WITHIN_S and isinstance(connection, wire.Connection) and connection.is_encrypted:
+            self.gateway.patience.add(self._as_session())
+        self._small_reads, self._small_since = 0, now
 
     def _on_recvacks(self, batch: wire.Batch) -> None:
         self.gateway.counters.recvacks_total += batch.recvacks

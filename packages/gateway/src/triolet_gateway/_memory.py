@@ -26,7 +26,7 @@ class StreamOutbox:
         self._frames: deque[bytes] = deque()
         self._is_finished = False
         self.pending = 0
-        self.descriptor = -1
+        self.descriptor = self.readable = -1
 
     def use_text(self) -> None:
         """Go on: bytes are bytes here."""
@@ -47,6 +47,10 @@ class StreamOutbox:
             self._gateway.draining.add(self)
         else:
             self._gateway.draining.discard(self)
+
+    def wait_for(self, size: int) -> bool:
+        """Do nothing: there is no kernel that could wait."""
+        return False
 
     def resume(self) -> None:
         """Wake the reader."""

@@ -33,6 +33,15 @@ class Outbox(HasPending, Protocol):
         """
         ...
 
+    @property
+    def readable(self) -> int:
+        """A socket that may be read, -1 if there is none or the session is paused."""
+        ...
+
+    def wait_for(self, size: int) -> bool:
+        """Let so many bytes come before they are read, if they come soon. False if this transport does not."""
+        ...
+
     def resume(self) -> None:
         """Call the session's `go_on` and hand it what was kept while it was paused, soon."""
         ...

@@ -52,6 +52,7 @@ async def run(
         async with trio.open_nursery() as listeners:
             kinds = await _listen_on_all(gateway, pool, listeners, connections)
             connections.start_soon(gateway.reactor.run)
+            connections.start_soon(gateway.patience.run)
             connections.start_soon(gateway.turn_wheel)
             connections.start_soon(gateway.retry_forever)
             on_ready(gateway)

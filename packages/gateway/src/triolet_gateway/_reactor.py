@@ -14,6 +14,7 @@ is not given away for each socket, and a client that gets several frames is woke
 """
 
 import select
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -121,19 +122,25 @@ class Reactor:
 
     async def _turn(self) -> None:
         """Serve all that are ready, and let what they sent be committed. A checkpoint only if there is much."""
-        ready = self._epoll.poll(0, _MOST_EVENTS)
-        while True:
-            self.now = trio.current_time()
-            self.is_in_turn = True
-            try:
-                with self._turns:
-                    ready = self._serve_all(ready)
-            finally:
-                self.is_in_turn = False
-            self.flush()
-            if not ready:
-                return
+        left = self._take_turn(self._epoll.poll(0, _MOST_EVENTS))
+        while left:
             await trio.lowlevel.checkpoint()
+            left = self._take_turn(left)
+
+    def look(self, descriptors: Sequence[int]) -> None:
+        """Take a turn in which these sockets are read whether or not they are ready; what is left is found ready."""
+        self._take_turn([(descriptor, READABLE) for descriptor in descriptors])
+
+    def _take_turn(self, ready: list[Ready]) -> list[Ready]:
+        self.now = trio.current_time()
+        self.is_in_turn = True
+        try:
+            with self._turns:
+                left = self._serve_all(ready)
+        finally:
+            self.is_in_turn = False
+        self.flush()
+        return left
 
     def _serve_all(self, ready: list[Ready]) -> list[Ready]:
         """Serve who is ready, and who becomes so meanwhile; returns who is left when much was read."""

@@ -51,6 +51,7 @@ class ClientSession(Intake):
         gateway.retrying.discard(self)
         gateway.broker.presence.unregister(self)
         gateway.held.discard(self)
+        gateway.patience.discard(self)
         gateway.streams.leave(self)
         if self._subscriptions is not None:
             self._subscriptions.leave_all()

@@ -174,6 +174,21 @@ class SocketConnection:
                 return
         self._kept = None
 
+    @property
+    def readable(self) -> int:
+        """The socket if it may be read, -1 if the session is paused or it is closed."""
+        return self._descriptor if self._interest & READABLE else -1
+
+    def wait_for(self, size: int) -> bool:
+        """Let the kernel tell of what comes when there are so many bytes."""
+        if self.is_closed:
+            return False
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        except OSError:
+            return False  # the peer is gone, or sockets of this kind cannot wait
+        return True
+
     def pause(self) -> None:
         """Read nothing more until `resume`."""
         if not self.is_closed:

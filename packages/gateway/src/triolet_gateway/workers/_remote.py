@@ -122,7 +122,7 @@ class RemoteOutbox:
     """Where a remote session writes: the link to its worker."""
 
     __slots__ = ("_is_gone", "_worker", "number", "pending", "session")
-    descriptor = -1
+    descriptor = readable = -1
 
     def __init__(self, worker: "Worker") -> None:
         """Whoever makes it sets `session` and `number`."""
@@ -149,6 +149,10 @@ class RemoteOutbox:
         """Send an order that always has room: there are few of its kind in the life of a connection."""
         if not self._is_gone:
             self._worker.link.put(orders.encode(order))
+
+    def wait_for(self, size: int) -> bool:
+        """Do nothing: RECVACKs of many clients come together from the worker."""
+        return False
 
     def resume(self) -> None:
         """Go on with what was kept, and let the worker read on."""
