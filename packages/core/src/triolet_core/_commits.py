@@ -24,6 +24,9 @@ KEPT_MESSAGES = 16_384
 KEPT_BYTES = 16 << 20
 """Where a generation of the messages in memory ends, whichever comes first; there are two of them."""
 
+FOLLOWED_S = 60.0
+"""Somebody who reads this often follows the log, and whoever waits for it."""
+
 _id_of = attrgetter("message_id")
 
 
@@ -104,7 +107,7 @@ class CommitLog:
         self.appended_count += len(messages)
         self.appended_bytes += size
         self._last = messages[-1].message_id
-        if self._waiting or trio.current_time() - self._read_at < KEPT_S:
+        if self._waiting or trio.current_time() - self._read_at < FOLLOWED_S:
             self._newer.messages += messages
             self._newer.size += size
         else:
