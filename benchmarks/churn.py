@@ -33,7 +33,7 @@ RESET_EACH = 3
 GROWTH = 1.05
 RESET = struct.pack("ii", 1, 0)
 ROUND_TIMEOUT_S = 60
-SETTINGS = ("message.dedupeEntries=10000", "channel.cacheCount=2000")
+SETTINGS = ("message.dedupeEntries=10000", "channel.cacheCount=2000", "presence.lastSeenCount=5000")
 """What is remembered for a time or up to a number is full after some rounds."""
 
 

@@ -1,6 +1,7 @@
 """Who of a large channel is online is kept from message to message, and never out of date."""
 
 import random
+import weakref
 
 from triolet_core._audience import KEPT_SESSIONS, SMALL, Audiences
 from triolet_core._presence import MOST_CHANGES, Presence
@@ -54,6 +55,20 @@ def test_other_members_are_looked_at_anew() -> None:
     assert list(audiences.sessions(GROUP, MEMBERS)) == [one]
     assert list(audiences.sessions(GROUP, MEMBERS - {"m1"})) == []
     assert list(audiences.sessions(GROUP, MEMBERS)) == [one]
+
+
+def test_those_who_have_gone_are_not_kept_for_long() -> None:
+    """Also if the channel never has a message again."""
+    there = presence()
+    audiences = Audiences(there)
+    gone = come(there, "m1")
+    audiences.sessions(GROUP, MEMBERS)
+    there.unregister(gone)
+    is_kept = weakref.ref(gone)
+    del gone
+    for number in range(2 * MOST_CHANGES):
+        come(there, f"stranger{number}")
+    assert is_kept() is None
 
 
 def test_after_many_changes_nothing_is_out_of_date() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import attrs
 import cachetools
 
-from triolet_core._presence import Presence
+from triolet_core._presence import MOST_CHANGES, Presence
 from triolet_core.model import ChannelKey
 from triolet_core.session import Session
 
@@ -35,6 +35,8 @@ class Audiences:
         self._kept: cachetools.LRUCache[ChannelKey, _Snapshot] = cachetools.LRUCache(
             KEPT_SESSIONS, getsizeof=lambda snapshot: 1 + len(snapshot.sessions)
         )
+        self._looked_at = presence.version
+        presence.observe(self._note)
 
     def sessions(self, channel: ChannelKey, uids: frozenset[str]) -> Sequence[Session]:
         """Return the sessions of those of `uids` that are online, for a message of a channel; do not change it."""
@@ -53,6 +55,15 @@ class Audiences:
         else:
             self._kept.pop(channel, None)
         return found.sessions
+
+    def _note(self, *_: object, **__: object) -> None:
+        """Drop now and then what nobody can know to hold any more: it would keep the sessions that have gone."""
+        if self._presence.version - self._looked_at < MOST_CHANGES:
+            return
+        self._looked_at = self._presence.version
+        for channel, snapshot in list(self._kept.items()):
+            if snapshot.version <= self._looked_at - MOST_CHANGES:
+                del self._kept[channel]
 
     def _find(self, uids: frozenset[str]) -> list[Session]:
         online = uids if len(uids) <= 2 else self._presence.online_among(uids)

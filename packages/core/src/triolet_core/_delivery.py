@@ -67,8 +67,6 @@ class _Trail:
 
     messages: list[Message]
     before: "_Trail | None" = None
-    after: "dict[int, _Trail]" = attrs.Factory(dict)
-    """The trails that go on from here, by number of the run."""
 
     def all_messages(self) -> list[Message]:
         """Return the messages of every run, in order."""
@@ -103,12 +101,14 @@ class _Collected:
 
     def _follow(self, sessions: Sequence[Session], messages: list[Message]) -> None:
         self._runs += 1
-        number, trails, start = self._runs, self._trails, self._start
+        trails, start = self._trails, self._start
+        after: dict[_Trail, _Trail] = {}
+        """Where those go on who came along the same trail."""
         for session in sessions:
             before = trails.get(session, start)
-            trail = before.after.get(number)
+            trail = after.get(before)
             if trail is None:
-                trail = before.after[number] = _Trail(messages, before)
+                trail = after[before] = _Trail(messages, before)
             trails[session] = trail
 
     def groups(self) -> Iterator[tuple[list[Message], list[Session]]]:
@@ -269,6 +269,7 @@ class Lanes:
             except Exception:  # foreign code (a session, a data source) must not end the lane
                 self.failed += 1
                 self._log.exception("delivery failed", messages=count)
+            del batch  # or it would keep its senders until the next one comes
             self._loads[lane] -= taken
             if self._rooms[lane] and self._loads[lane] < CROWDED:
                 self._rooms[lane].unpark_all()

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import attrs
-import cachetools
 
 from triolet_core._presence import Presence
+from triolet_core._recent import Recent
 from triolet_core.session import Session
 
 
@@ -40,10 +40,8 @@ class UserStatus:
         return any(device.online for device in self.devices)
 
 
-@attrs.frozen
-class _Gone:
-    at: int
-    logout: bool
+_Gone = tuple[int, int, bool]
+"""Flag of a device, when it went, whether it had said so."""
 
 
 class Statuses:
@@ -52,24 +50,20 @@ class Statuses:
     def __init__(self, presence: Presence, clock_s: Callable[[], float], *, last_seen_count: int) -> None:
         self._presence = presence
         self._clock_s = clock_s
-        self._gone: cachetools.LRUCache[str, dict[int, _Gone]] = cachetools.LRUCache(last_seen_count)
+        self._gone: Recent[str, tuple[_Gone, ...]] = Recent(last_seen_count)
 
     def note(self, session: Session, *, online: bool, logout: bool) -> None:
         """Take note that a session came or went; the sessions are those after the change."""
         uid, flag = session.device.uid, session.device.flag
-        if online:
-            self._forget(uid, flag)
-        elif not any(each.device.flag == flag for each in self._presence.sessions(uid)):
-            gone = self._gone.get(uid) or {}
-            gone[flag] = _Gone(int(self._clock_s()), logout)
-            self._gone[uid] = gone
-
-    def _forget(self, uid: str, flag: int) -> None:
-        gone = self._gone.get(uid)
-        if gone is None or gone.pop(flag, None) is None:
+        if not online and any(each.device.flag == flag for each in self._presence.sessions(uid)):
             return
-        if not gone:
-            del self._gone[uid]
+        others = tuple([gone for gone in self._gone.get(uid, ()) if gone[0] != flag])
+        if not online:
+            self._gone.keep(uid, (*others, (int(flag), int(self._clock_s()), logout)))
+        elif others:
+            self._gone[uid] = others
+        else:
+            self._gone.pop(uid, None)
 
     def of(self, uid: str) -> UserStatus:
         """Return the status of a user; nobody knows an unknown one, who is just offline."""
@@ -78,8 +72,8 @@ class Statuses:
             by_flag.setdefault(int(session.device.flag), []).append(session)
         devices = [_online(flag, sessions) for flag, sessions in by_flag.items()]
         devices += [
-            DeviceStatus(flag=flag, online=False, last_seen=gone.at, logout=gone.logout)
-            for flag, gone in self._gone.get(uid, {}).items()
+            DeviceStatus(flag=flag, online=False, last_seen=at, logout=logout)
+            for flag, at, logout in self._gone.get(uid, ())
         ]
         return UserStatus(uid=uid, devices=tuple(sorted(devices, key=lambda each: each.flag)))
 

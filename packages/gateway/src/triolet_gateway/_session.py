@@ -46,6 +46,7 @@ class ClientSession(Intake):
         """Leave everything; the socket is the caller's."""
         gateway = self.gateway
         self._closing = self._has_ended = True
+        self.unacked = None
         gateway.sessions.discard(self)
         gateway.unwatch(self)
         gateway.retrying.discard(self)

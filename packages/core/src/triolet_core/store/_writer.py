@@ -247,6 +247,7 @@ class Writer:
                         await after_commit(batch)
                 finally:
                     self._is_busy = False
+                    del batch  # or it would keep its senders until the next one comes
         finally:
             self.is_closed = True
             for work in self._queue:
