@@ -32,8 +32,8 @@ TOKEN_KICK_TEXT = "账号在其他设备上登录"  # noqa: S105  # what the ref
 TOKEN_KICK_GRACE_S = 10.0
 QUIT_GRACE_S = 2.0
 _FORBIDDEN = frozenset(FORBIDDEN_ID_CHARACTERS + "\0")
-_REMEMBERED = 65_536
-"""Users whose tokens' changes are counted."""
+_REMEMBERED = 4_096
+"""Users whose tokens' changes are counted: many more than there are changes while somebody logs in."""
 
 
 class Users:
