@@ -295,6 +295,14 @@ async def test_a_log_that_somebody_follows_again_has_what_was_committed_meanwhil
         assert [m.message_id for m in log.read(0, 100)] == sent[1:]
 
 
+async def test_a_position_is_kept_that_is_committed_together_with_what_needs_a_transaction(tmp_path: Path) -> None:
+    async with open_test_broker(tmp_path) as broker:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broker.channels.create, GROUP, ChannelInfo(), ["a"])
+            nursery.start_soon(broker.commits.acknowledge, "webhook", 77)
+        assert broker.commits.position("webhook") == 77
+
+
 async def test_messages_that_were_wiped_are_not_in_the_log_and_no_other_is_missing(tmp_path: Path) -> None:
     async with open_test_broker(tmp_path) as broker:
         await broker.channels.create(GROUP, ChannelInfo(), ["a"])

@@ -213,8 +213,7 @@ def apply(txn: lmdb.Transaction, operation: Operation) -> None:
 
 
 def _append_messages(txn: lmdb.Transaction, op: AppendMessages) -> None:
-    for key, value in rows.decode(rows.of_messages(op.slot, op.number, op.messages)):
-        txn.put(key, value)
+    _put_encoded(txn, rows.of_messages(op.slot, op.number, op.messages))
 
 
 def _create_channel(txn: lmdb.Transaction, op: CreateChannel) -> None:
@@ -327,7 +326,12 @@ def _put_meta(txn: lmdb.Transaction, op: PutMeta) -> None:
 
 
 def _put_cursor(txn: lmdb.Transaction, op: PutCursor) -> None:
-    txn.put(*rows.of_cursor(op.consumer, op.message_id))
+    _put_encoded(txn, rows.of_cursor(op.consumer, op.message_id))
+
+
+def _put_encoded(txn: lmdb.Transaction, encoded: bytes) -> None:
+    for key, value in rows.decode(encoded):
+        txn.put(key, value)
 
 
 def _put_queued(txn: lmdb.Transaction, op: PutQueued) -> None:
