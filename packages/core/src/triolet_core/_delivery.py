@@ -262,6 +262,7 @@ class Lanes:
                     taken += 1
                     count += _count(more)
                     batch += more
+                    del more  # as the batch itself below
             except trio.WouldBlock:
                 pass  # that was everything
             try:
