@@ -71,6 +71,19 @@ def test_those_who_have_gone_are_not_kept_for_long() -> None:
     assert is_kept() is None
 
 
+def test_a_look_for_what_is_old_is_no_use() -> None:
+    there = presence()
+    members = frozenset(come(there, f"m{number}").device.uid for number in range(KEPT_SESSIONS // 2 - 1))
+    audiences = Audiences(there)
+    come(there, "stranger")
+    first, second = ChannelKey("first", 2), ChannelKey("second", 2)
+    kept, _, _ = [audiences.sessions(channel, members) for channel in (first, second, first)]
+    for number in range(MOST_CHANGES):
+        come(there, f"stranger{number}")
+    audiences.sessions(GROUP, MEMBERS)  # takes the room of that which was not used for longer
+    assert audiences.sessions(first, members) is kept
+
+
 def test_after_many_changes_nothing_is_out_of_date() -> None:
     there = presence()
     audiences = Audiences(there)
