@@ -44,6 +44,19 @@ def test_rows_of_messages_are_the_same(fast: Any, slot: int, number: int, drawn:
     assert rows == _rows.encode(stored_and_logged(slot, number, drawn))
 
 
+@given(st.integers(0, 255), u32, st.lists(messages, max_size=5))
+def test_expiries_follow_the_rows_of_messages(fast: Any, slot: int, number: int, drawn: list[Message]) -> None:
+    rows = stored_and_logged(slot, number, drawn)
+    for each in drawn:
+        if each.expire:
+            due = keys.expiry(slot, each.timestamp + each.expire, each.message_id)
+            rows.append((due, records.encode_place(number, each.seq)))
+    for compiled_or_not in (None, fast):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_rows, "_compiled", compiled_or_not)
+            assert list(_rows.decode(_rows.of_messages(slot, number, drawn))) == rows
+
+
 few_keys = st.sampled_from([b"", b"a", b"aa", b"b"])
 drawn_rows = st.lists(st.tuples(st.one_of(few_keys, st.binary(max_size=70)), st.binary(max_size=300)), max_size=12)
 

@@ -57,11 +57,12 @@ def of_messages(slot: int, number: int, messages: list[Message]) -> bytes:
     else:
         prefix, place = keys.numbered(slot, keys.MESSAGE, number), records.encode_log_place(slot, number)
         rows = _compiled.message_rows(messages, prefix, keys.LOG_PREFIX, place)
-    for message in messages:
-        if message.expire:
-            due = keys.expiry(slot, message.timestamp + message.expire, message.message_id)
-            rows += encode([(due, records.encode_place(number, message.seq))])
-    return rows
+    expiries = [
+        (keys.expiry(slot, each.timestamp + each.expire, each.message_id), records.encode_place(number, each.seq))
+        for each in messages
+        if each.expire
+    ]
+    return rows + encode(expiries) if expiries else rows
 
 
 def stored_and_logged(slot: int, number: int, messages: Sequence[Message]) -> list[Row]:
