@@ -22,9 +22,8 @@ from triolet_api._front import Front
 KEEP_ALIVE_S = 75.0
 """How long a connection may wait for its next request (nginx's default)."""
 LISTEN_BACKLOG = 1024
-LOOKS = 3
-MOST_EVENTS = 24
-"""A turn looks so often who is ready, and finds so many each time: what comes meanwhile shares the commit."""
+MOST_EVENTS = 64
+"""Connections that are looked at before other tasks have their turn."""
 _LOOK_S = 1.0
 
 
@@ -115,14 +114,10 @@ class HttpServer:
         while True:
             await trio.lowlevel.wait_readable(descriptor)
             with self._turns:
-                for _ in range(LOOKS):
-                    ready = poll(0, MOST_EVENTS)
-                    if not ready:
-                        break
-                    for number, events in ready:
-                        connection = connections.get(number)
-                        if connection is not None:
-                            connection.on_event(has_ended=bool(events & ends))
+                for number, events in poll(0, MOST_EVENTS):
+                    connection = connections.get(number)
+                    if connection is not None:
+                        connection.on_event(has_ended=bool(events & ends))
 
     async def _accept(self, listener: trio.socket.SocketType) -> None:
         while True:
