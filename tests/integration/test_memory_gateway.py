@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from tests.wkclient import Client
 from triolet_core import Server, ServerConfig, open_server
@@ -95,3 +96,15 @@ async def test_nothing_is_kept_of_who_has_left(tmp_path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, kind)]
+
+
+async def test_who_says_something_now_and_then_stays(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
+    """There may be no socket whose turn would tell the time."""
+    async with memory_server(tmp_path, conn_idle_time=5) as (gateway, server), gateway.connect() as stream:
+        ann = Client(stream)
+        await ann.connect("ann")
+        for _ in range(10):
+            mock_clock.jump(2)
+            await trio.testing.wait_all_tasks_blocked()
+            await ann.ping()
+        assert len(list(server.broker.presence.sessions("ann"))) == 1

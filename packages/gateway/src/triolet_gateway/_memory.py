@@ -59,6 +59,7 @@ class StreamOutbox:
     async def feed(self, session: ClientSession, data: bytes) -> None:
         """Hand bytes to a session, as much at a time as a socket does, and wait while it is paused."""
         for start in range(0, len(data), READ_BYTES):
+            self._gateway.reactor.now = self._gateway.now()  # nobody's turn tells the time here
             session.take(data[start : start + READ_BYTES])
             while session.is_paused:
                 self._resumed = trio.Event()

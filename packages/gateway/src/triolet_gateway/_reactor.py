@@ -69,7 +69,7 @@ class Reactor:
         self._budget = 0
         """Bytes that may still be read in this turn."""
         self.now = 0.0
-        """When this turn began, on Trio's clock."""
+        """When this turn began, on Trio's clock; or when bytes came last from a client in memory."""
         self.is_in_turn = False
         """Whether writes are to be collected (`leave`), since this turn's end writes them."""
 
