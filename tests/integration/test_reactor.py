@@ -1,7 +1,9 @@
 """What the one task of all sockets owes each of them: its turn, its end, its last answers."""
 
 import contextlib
+import json
 import os
+import select
 import socket
 from base64 import b64encode
 from collections.abc import Callable
@@ -14,10 +16,11 @@ import trio.testing
 
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
-from tests.websocket import BINARY, frame, open_raw
+from tests.websocket import BINARY, TEXT, frame, open_raw
 from tests.wkclient import Client, client, let_logins_wait
 from triolet_core import ChannelKey, ConnectRequest, Device, Draft, Receipt, Server
 from triolet_core.hooks import WatchRequest
+from triolet_gateway import _reactor
 from triolet_gateway._session import ClientSession
 from triolet_gateway._socket import SocketConnection
 
@@ -405,3 +408,94 @@ async def test_what_is_sent_does_not_wait_for_acknowledgements_of_tcp(
     async with server_in(tmp_path) as server, client(server, kind) as ann:
         await ann.connect("ann")
     assert found == [1]
+
+
+def look_between_turns(
+    monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, session: ClientSession, then: Callable[[], object]
+) -> None:
+    """From now on a turn reads one socket; after the next one let another task read a session, and call a function."""
+    take, descriptor = ClientSession.take, session.outbox.readable
+
+    async def look() -> None:
+        session.gateway.reactor.look([descriptor])
+        then()
+
+    def take_first(first: ClientSession, data: bytes) -> None:
+        monkeypatch.setattr(ClientSession, "take", take)
+        nursery.start_soon(look)
+        take(first, data)
+
+    monkeypatch.setattr(ClientSession, "take", take_first)
+    monkeypatch.setattr(_reactor, "TURN_BYTES", 1)
+
+
+async def test_who_is_paused_between_two_turns_is_not_read_in_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ready before the first; what waits behind the layers is not lost to what comes next."""
+
+    def call(method: str, number: int, **params: Any) -> bytes:
+        return frame(TEXT, json.dumps({"id": str(number), "method": method, "params": params}).encode())
+
+    def send(number: int) -> bytes:
+        return call("send", number, channelId="bob", channelType=1, clientMsgNo=str(number), payload="aGk=")
+
+    async with (
+        server_in(tmp_path, in_flight=1) as server,
+        client(server) as one,
+        client(server) as two,
+        open_raw(server) as ann,
+        trio.open_nursery() as nursery,
+    ):
+        await one.connect("one")
+        await two.connect("two")
+        await ann.send(call("connect", 0, uid="ann", token="", deviceFlag=2))
+        await ann.read()
+        [session] = server.broker.presence.sessions("ann")
+        assert isinstance(session, ClientSession)
+        store = HeldStore(server, monkeypatch)
+        wire_of = ann.stream.socket.fileno()
+        look_between_turns(monkeypatch, nursery, session, lambda: os.write(wire_of, send(3)))
+        for device in (one, two):
+            os.write(device.stream.socket.fileno(), b"\x70")
+        os.write(wire_of, send(1) + send(2))
+        await wait_until(lambda: store.count == 1)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        answered = []
+        for count in (2, 1):
+            store.answer()  # of the first, upon which the second is taken and answered, too
+            answered += [json.loads((await ann.read())[1])["id"] for _ in range(count)]
+            await wait_until(lambda count=count: store.count == count - 1)  # type: ignore[misc]
+        assert answered == ["1", "2", "3"]
+
+
+async def test_who_is_paused_between_two_turns_while_bytes_wait_for_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        server_in(tmp_path, in_flight=1, outbox_bytes=64 << 20) as server,
+        client(server) as one,
+        client(server) as two,
+        client(server) as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await one.connect("one")
+        await two.connect("two")
+        await bob.connect("bob")
+        [session] = server.broker.presence.sessions("bob")
+        assert isinstance(session, ClientSession)
+        for _ in range(40):
+            await server.broker.messages.send(Device(uid="ann", is_server=True), Draft("bob", 1, bytes(200_000)))
+        assert session.outbox.pending
+        store = HeldStore(server, monkeypatch)
+        look_between_turns(monkeypatch, nursery, session, lambda: None)
+        for device in (one, two):
+            os.write(device.stream.socket.fileno(), b"\x70")
+        os.write(bob.stream.socket.fileno(), bob.message("one"))
+        while not select.select([], [session.outbox.readable], [], 0)[1]:
+            bob.connection.receive_data(os.read(bob.stream.socket.fileno(), 1 << 20))
+        received = [await bob.receive(ack=False) for _ in range(40)]
+        assert [recv.message_seq for recv in received] == list(range(1, 41))
+        await wait_until(lambda: store.count == 1)
+        store.answer()
+        await bob.wait_for(wire.SendAckReceived)

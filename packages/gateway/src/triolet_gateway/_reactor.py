@@ -35,6 +35,11 @@ Ready = tuple[int, int]
 class Connection(Protocol):
     """Somebody with a socket."""
 
+    @property
+    def readable(self) -> int:
+        """The socket's descriptor if it may be read, else -1."""
+        ...
+
     def on_ready(self, events: int) -> int:
         """Read or write what is possible now; must not raise. Returns how many bytes were read."""
         ...
@@ -125,7 +130,12 @@ class Reactor:
         left = self._take_turn(self._epoll.poll(0, _MOST_EVENTS))
         while left:
             await trio.lowlevel.checkpoint()
-            left = self._take_turn(left)
+            left = self._take_turn([each for each in left if self._may_be_read(each[0])])
+
+    def _may_be_read(self, descriptor: int) -> bool:
+        """Whether nobody has paused or closed a connection since it was ready; it is found again when it may be."""
+        connection = self._connections.get(descriptor)
+        return connection is not None and connection.readable == descriptor
 
     def look(self, descriptors: Sequence[int]) -> None:
         """Take a turn in which these sockets are read whether or not they are ready; what is left is found ready."""
