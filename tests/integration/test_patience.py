@@ -12,6 +12,7 @@ import trio
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.integration.test_reactor import wait_until
+from tests.websocket import BINARY, frame, open_raw
 from tests.wkclient import Client, client
 from triolet_core import Server, channel_key
 from triolet_gateway import _intake, _patience, _plugin
@@ -156,3 +157,42 @@ def test_a_recvack_has_the_size_that_is_counted_on_and_every_send_more() -> None
     recvack = wire.encode(wire.RecvAck(1, 1), 5)
     assert 3 * len(recvack) < _patience.ENOUGH <= 4 * len(recvack)
     assert len(shortest) > _patience.ENOUGH
+
+
+async def test_the_short_end_of_a_send_does_not_wait(
+    tmp_path: Path, gateways: list[Gateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network cuts a packet anywhere."""
+    monkeypatch.setattr(_patience, "INTERVAL_S", math.inf)
+    async with talk(tmp_path) as (server, ann, bob):
+        await exchange(server, ann, bob)
+        assert len(gateways[0].patience) == 1
+        [session] = server.broker.presence.sessions("bob")
+        before = session.statistics().in_packet_bytes
+        data = bob.message("ann")
+        await bob.send_raw(data[:-10])
+        await wait_until(lambda: session.statistics().in_packet_bytes > before)
+        await bob.send_raw(data[-10:])
+        await ann.receive()
+
+
+@pytest.mark.parametrize("cut", [100, 3])
+async def test_nor_does_that_of_a_websocket_message(
+    tmp_path: Path, gateways: list[Gateway], monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    monkeypatch.setattr(_patience, "INTERVAL_S", math.inf)
+    async with server_in(tmp_path) as server, client(server) as ann, open_raw(server, "bob") as bob:
+        await ann.connect("ann")
+        for count in range(1, _patience.READS + 1):
+            await ann.send("bob")
+            recv = (await bob.read_event()).recv
+            await bob.send(frame(BINARY, bob.protocol.recv_ack(recv)))
+            await wait_until(lambda count=count: acked(server) == count)  # type: ignore[misc]
+        assert len(gateways[0].patience) == 1
+        [session] = server.broker.presence.sessions("bob")
+        before = session.statistics().in_packet_bytes
+        data = frame(BINARY, bob.message("ann", 1, b"x" * 100))
+        await bob.send(data[:-cut])
+        await wait_until(lambda: session.statistics().in_packet_bytes > before)
+        await bob.send(data[-cut:])
+        await ann.receive()

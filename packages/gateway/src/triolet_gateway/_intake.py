@@ -194,6 +194,7 @@ class Intake(Traffic, ABC):
             while not (self._closing or self._is_held or self._steps is not None):
                 batch = connection.batch()
                 if not batch:
+                    self.gateway.patience.end(self._as_session())  # the rest of a packet may be short
                     return
                 self._on_batch(batch)
                 if connection.is_drained:

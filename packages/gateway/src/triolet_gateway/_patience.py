@@ -3,7 +3,8 @@
 Such a client confirms each message by a packet of its own. To be told of each and to read it takes a fourth of what a
 delivery does, and nobody waits for it: there is no answer. So where nothing but RECVACKs has come for a while, and many
 a second, the kernel tells of a socket only when `ENOUGH` bytes are there (SO_RCVLOWAT). An encrypted SEND is longer and
-never waits; what is shorter, a PING or the last RECVACKs, is looked for every `INTERVAL_S`.
+never waits, and the end of one that came in parts may be short, so a part ends the patience; what is short as a whole,
+a PING or the last RECVACKs, is looked for every `INTERVAL_S`.
 """
 
 from typing import TYPE_CHECKING
@@ -45,6 +46,11 @@ class Patience:
             self._sessions[session] = session.in_packet_bytes
             self._has_some.set()
 
+    def end(self, session: "ClientSession") -> None:
+        """Be told at once of all that comes from a client."""
+        if self._sessions.pop(session, None) is not None:
+            session.outbox.wait_for(1)
+
     def discard(self, session: "ClientSession") -> None:
         """Look after a client no more: it is gone."""
         self._sessions.pop(session, None)
@@ -69,5 +75,4 @@ class Patience:
                 continue
             self._sessions[session] = session.in_packet_bytes
             if session.in_packet_bytes - before < ENOUGH:
-                del self._sessions[session]
-                session.outbox.wait_for(1)
+                self.end(session)
