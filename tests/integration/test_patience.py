@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import triolet_protocol as wire
 from tests.integration.test_gateway import server_in
 from tests.integration.test_reactor import wait_until
+from tests.integration.test_transports import client_of, tls_server
 from tests.websocket import BINARY, frame, open_raw
 from tests.wkclient import Client, client
 from triolet_core import Server, channel_key
@@ -195,4 +197,25 @@ async def test_nor_does_that_of_a_websocket_message(
         await bob.send(data[:-cut])
         await wait_until(lambda: session.statistics().in_packet_bytes > before)
         await bob.send(data[-cut:])
+        await ann.receive()
+
+
+async def test_nor_does_that_of_a_record_of_tls_of_which_no_part_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_patience, "INTERVAL_S", math.inf)
+    async with tls_server(tmp_path) as server, client(server) as ann, client_of(server, "tls") as bob:
+        await ann.connect("ann")
+        await bob.connect("bob")
+        await exchange(server, ann, bob)
+        socket_stream: trio.SocketStream = bob.stream.transport_stream
+        send_all = socket_stream.send_all
+
+        async def send_in_two(data: bytes) -> None:
+            await send_all(data[:-10])
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await send_all(data[-10:])
+
+        monkeypatch.setattr(socket_stream, "send_all", send_in_two)
+        await bob.send_raw(bob.message("ann"))
         await ann.receive()

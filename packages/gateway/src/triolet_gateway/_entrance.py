@@ -13,6 +13,7 @@ HANDSHAKE_BYTES = 32768
 class Entrance:
     """Takes the PROXY header off; afterwards bytes are bytes, but not too many of them before the login."""
 
+    shows_parts = True
     __slots__ = ("_budget", "_is_announced", "_needs_header", "_send", "_session", "_waiting")
 
     def __init__(

@@ -4,7 +4,8 @@ Such a client confirms each message by a packet of its own. To be told of each a
 delivery does, and nobody waits for it: there is no answer. So where nothing but RECVACKs has come for a while, and many
 a second, the kernel tells of a socket only when `ENOUGH` bytes are there (SO_RCVLOWAT). An encrypted SEND is longer and
 never waits, and the end of one that came in parts may be short, so a part ends the patience; what is short as a whole,
-a PING or the last RECVACKs, is looked for every `INTERVAL_S`.
+a PING or the last RECVACKs, is looked for every `INTERVAL_S`. Of a record of TLS no part can be read: nobody is patient
+there.
 """
 
 from typing import TYPE_CHECKING

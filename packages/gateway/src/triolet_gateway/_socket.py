@@ -15,6 +15,11 @@ from triolet_gateway._served import Served, Surroundings
 class Layer(Protocol):
     """A protocol between the socket and the session: the header of a balancer, TLS, WebSocket."""
 
+    @property
+    def shows_parts(self) -> bool:
+        """Whether the layer above gets what came of a packet that is not complete."""
+        ...
+
     def receive(self, data: bytes) -> Iterator[bytes]:
         """Yield what bytes from below say to the layer above; b"" is the peer's good-bye.
 
@@ -180,8 +185,8 @@ class SocketConnection:
         return self._descriptor if self._interest & READABLE else -1
 
     def wait_for(self, size: int) -> bool:
-        """Let the kernel tell of what comes when there are so many bytes."""
-        if self.is_closed:
+        """Let the kernel tell of what comes when there are so many bytes, unless that may be a part nobody knows of."""
+        if self.is_closed or not all(layer.shows_parts for layer in self._layers):
             return False
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)

@@ -72,6 +72,8 @@ class Certificates:
 class Tls:
     """The layer of TLS, above the socket."""
 
+    shows_parts = False
+    """A record can be read when it is complete."""
     __slots__ = ("_incoming", "_is_open", "_outgoing", "_send", "_tls")
 
     def __init__(self, context: ssl.SSLContext, send: Callable[[bytes], bool]) -> None:

@@ -24,6 +24,8 @@ _END_OF_HEAD = b"\r\n\r\n"
 class WebSocket:
     """The layer of WebSocket, above TLS or the socket."""
 
+    shows_parts = True
+    """To a session that takes parts: to those that speak in packets, once they have begun."""
     __slots__ = (
         "_close_code",
         "_head",
