@@ -499,3 +499,17 @@ async def test_who_is_paused_between_two_turns_while_bytes_wait_for_it_stays(
         await wait_until(lambda: store.count == 1)
         store.answer()
         await bob.wait_for(wire.SendAckReceived)
+
+
+@KINDS
+async def test_much_may_come_behind_a_connect_before_its_answer(tmp_path: Path, kind: str) -> None:
+    """As soon as the CONNECT is complete, `maxLoginBytes` bounds nothing any more."""
+    pings = 150_000
+    async with server_in(tmp_path, outbox_bytes=64 << 20) as server, client(server, kind) as ann:
+        stream = ann.stream._stream if kind == "ws" else ann.stream
+        parts = [greeting(ann, "ann"), *[b"\x70" * 1000] * (pings // 1000)]
+        data = b"".join([frame(BINARY, part) for part in parts] if kind == "ws" else parts)
+        sent = os.write(stream.socket.fileno(), data)  # no checkpoint: all is there when the server looks
+        await stream.send_all(data[sent:])
+        assert (await ann.wait_for(wire.ConnAckReceived)).connack.reason_code == 1
+        await wait_until(lambda: server.broker.metrics.values()["gateway_pings_total"] == pings)

@@ -48,7 +48,7 @@ class Entrance:
         Raises:
             RemoteProtocolError: There is none, its client may not connect, or too much came before the login.
         """
-        if not self._session.is_ready:
+        if not self._session.is_known:
             self._budget -= len(data)
             if self._budget < 0:
                 raise wire.RemoteProtocolError(

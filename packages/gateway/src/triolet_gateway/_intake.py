@@ -101,9 +101,9 @@ class Intake(Traffic, ABC):
         self._closing = False
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the client has logged in."""
-        return self.device is not _NOBODY
+    def is_known(self) -> bool:
+        """Whether the client has said who it is."""
+        return self.connection.state is not wire.State.IDLE
 
     @property
     def is_closing(self) -> bool:

@@ -71,8 +71,8 @@ class Served(Protocol):
     peer: Peer
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the client has logged in."""
+    def is_known(self) -> bool:
+        """Whether the client has said who it is."""
         ...
 
     @property

@@ -133,9 +133,9 @@ class FrontSession:
     # --- what the socket and its layers ask
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the client has logged in."""
-        return self.connection.state is wire.State.READY
+    def is_known(self) -> bool:
+        """Whether the client has said who it is."""
+        return self.connection.state is not wire.State.IDLE
 
     @property
     def is_paused(self) -> bool:
