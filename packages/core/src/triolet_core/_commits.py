@@ -20,9 +20,10 @@ from triolet_core.store import Store, _queries
 from triolet_core.store._tables import PutCursor
 
 KEPT_S = 1.0
-KEPT_MESSAGES = 16_384
+KEPT_MESSAGES = 4_096
 KEPT_BYTES = 16 << 20
-"""Where a generation of the messages in memory ends, whichever comes first; there are two of them."""
+"""Where a generation of the messages in memory ends, whichever comes first; there are two of them. With fewer messages
+somebody who keeps up would read the store, with more than 10,000 in both the collector would go through all of them."""
 
 FOLLOWED_S = 60.0
 """Somebody who reads this often follows the log, and whoever waits for it."""
@@ -76,7 +77,9 @@ class CommitLog:
             return found if is_page or is_settled else self._store.read(question)
         found = [] if self._older is self._newer or after >= self._newer.floor else self._older.behind(after, limit)
         found += self._newer.behind(after, limit - len(found))
-        return found if max_bytes is None else _within(found, max_bytes)
+        if max_bytes is None or self._older.size + self._newer.size <= max_bytes:
+            return found
+        return _within(found, max_bytes)
 
     def end(self) -> int:
         """Return the id of the message committed last, 0 if there is none."""

@@ -97,7 +97,7 @@ class LogStream:
         """Move behind a batch; if anything of it was pushed, that is durable on return."""
         self.position = batch[-1].message_id
         self._count -= len(batch)
-        self._bytes -= sum(len(message.payload) for message in batch)
+        self._bytes -= sum([len(message.payload) for message in batch])
         if self.position >= self.broker.commits.end():
             self._nothing_waits()
         if pushed or trio.current_time() - self._durable_at > LAZY_S:

@@ -99,7 +99,7 @@ class OfflinePacker:
             found = absent.get(channel)
             if found is None:
                 found = absent[channel] = await self._absent_of(channel)
-            if any(uid != message.sender for uid in found):
+            if found and any(uid != message.sender for uid in found):
                 missed.append(message)
         return missed
 
