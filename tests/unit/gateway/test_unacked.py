@@ -143,6 +143,24 @@ def test_what_many_got_is_confirmed_by_one_look() -> None:
         assert unacked.confirm(data) == 0
 
 
+def test_messages_that_came_alone_are_confirmed_by_one_look_at_all_of_their_recvacks() -> None:
+    def acks(*numbers: int) -> bytes:
+        return b"".join(encode(frames.RecvAck(number, number), 5) for number in numbers)
+
+    unacked = Unacked(10, 1000)
+    for number in (1, 2, 3):
+        add(unacked, [message(number, size=number)])
+    unacked.add(runs_of([message(4), message(5)], 1, REPEATS, is_shared=True), 2, 2)
+    for data in (acks(1, 2)[:-1], acks(1, 3), acks(2), acks(1, 2, 3, 4), acks(1) + b"p", b""):
+        assert unacked.confirm(data) == 0
+        assert len(unacked) == 5
+    assert unacked.confirm(acks(1, 2)) == 2
+    assert unacked.confirm(acks(3, 4, 5)) == 3
+    assert len(unacked) == 0
+    add(unacked, [message(6, 1000)])
+    assert ids(unacked) == [6], "the bytes of those before are not counted any more"
+
+
 def test_what_is_half_confirmed_or_was_repeated_takes_a_closer_look() -> None:
     runs = runs_of([message(1), message(2)], 1, REPEATS, is_shared=True)
     unacked = Unacked(10, 1000)

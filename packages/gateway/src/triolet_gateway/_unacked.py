@@ -138,20 +138,27 @@ class Unacked:
                 self._pass(rest if self.count - rest >= self._most else 1)
 
     def confirm(self, data: bytes) -> int:
-        """Be done with the first run if `data` is what confirms all of it; returns how many messages that were."""
-        runs = self._runs
-        if self._start or self._entries or not runs:
+        """Be done with the first runs if `data` is what confirms all of each; returns how many messages those were."""
+        if self._start or self._entries:
             return 0
-        run = runs[0]
-        if run.acks is None:  # the first of those who got it to confirm; in a worker nobody comes here
-            run.acks = acks_of(run.messages)
-        if data not in run.acks:
-            return 0
-        count = len(run.ids)
-        self.count -= count
-        self._bytes -= run.size
-        del runs[0]
-        return count
+        at = count = size = 0
+        for number, run in enumerate(self._runs, 1):
+            if run.acks is None:  # the first of those who got it to confirm; in a worker nobody comes here
+                run.acks = acks_of(run.messages)
+            if not run.acks:
+                return 0
+            end = at + len(run.acks[0])
+            if data[at:end] not in run.acks:
+                return 0
+            count += len(run.ids)
+            size += run.size
+            if end == len(data):
+                del self._runs[:number]
+                self.count -= count
+                self._bytes -= size
+                return count
+            at = end
+        return 0
 
     def match(
         self, data: bytes, match: Callable[[bytes, int, bytes, int], tuple[int, int]]
