@@ -61,9 +61,9 @@ class Audiences:
         if self._presence.version - self._looked_at < MOST_CHANGES:
             return
         self._looked_at = self._presence.version
-        find = super(cachetools.LRUCache, self._kept).__getitem__  # which does not count as a use
         for channel in list(self._kept):
-            if find(channel).version <= self._looked_at - MOST_CHANGES:
+            kept = cachetools.Cache.__getitem__(self._kept, channel)  # that of an LRUCache would count as a use
+            if kept.version <= self._looked_at - MOST_CHANGES:
                 del self._kept[channel]
 
     def _find(self, uids: frozenset[str]) -> list[Session]:

@@ -67,8 +67,7 @@ class CommitLog:
         With `max_bytes` no more than fit into it by their payloads, but at least one. Only an empty list says that
         there are no more now. Do not change them: others have the same objects.
         """
-        self._turn()
-        self._read_at = trio.current_time()
+        self._read_at = self._turn()
         if after < self._older.floor:
             question = partial(_queries.log_after, message_id=after, limit=limit, max_bytes=max_bytes)
             is_settled = not self._store.backlog.holds()
@@ -105,12 +104,12 @@ class CommitLog:
 
     def announce(self, messages: Sequence[Message]) -> None:
         """Take note of messages that were committed, rising by id, and wake who waits for them."""
-        self._turn()
+        now = self._turn()
         size = sum([len(message.payload) for message in messages])
         self.appended_count += len(messages)
         self.appended_bytes += size
         self._last = messages[-1].message_id
-        if self._waiting or trio.current_time() - self._read_at < FOLLOWED_S:
+        if self._waiting or now - self._read_at < FOLLOWED_S:
             self._newer.messages += messages
             self._newer.size += size
         else:
@@ -122,14 +121,15 @@ class CommitLog:
         """Keep nothing in memory: nobody asks for it, or something that was committed is not any more what it was."""
         self._older = self._newer = _Generation(self._last, trio.current_time())
 
-    def _turn(self) -> None:
-        """Begin a generation if the newer one is full or old, and drop the older one, or both."""
+    def _turn(self) -> float:
+        """Begin a generation if the newer one is full or old, and drop the older one, or both; returns the time."""
         newer, now = self._newer, trio.current_time()
         age_s = now - newer.began
         if age_s < KEPT_S and len(newer.messages) < KEPT_MESSAGES and newer.size < KEPT_BYTES:
-            return
+            return now
         self._newer = _Generation(self._last, now)
         self._older = newer if age_s < 2 * KEPT_S else self._newer
+        return now
 
 
 def _within(messages: list[Message], max_bytes: int) -> list[Message]:

@@ -20,6 +20,7 @@ from triolet_core.errors import BackendError
 from triolet_core.hooks import Hooks, OfflineMessage
 from triolet_core.model import (
     NO_PERSIST,
+    PAIRS,
     SYSTEM_UID,
     ChannelKey,
     ChannelType,
@@ -38,8 +39,6 @@ has the acknowledgement, and the lane is never so full that the writer would wai
 SLICE = 1_000
 """Recipients between two checkpoints, or messages of all recipients if each gets several, so that a large group does
 not hold the loop."""
-PAIRS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
-"""Types whose channels have two ends, and are never crowded."""
 MOST_COLLECTED = 16_000
 """Pushes collected before sessions are served, a bound on memory."""
 

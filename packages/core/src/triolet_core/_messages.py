@@ -8,7 +8,7 @@ import trio
 
 from triolet_core import _permission, speedups
 from triolet_core._channels import Channels
-from triolet_core._delivery import CROWDED, PAIRS, Lanes
+from triolet_core._delivery import CROWDED, Lanes
 from triolet_core._drafts import drafts_alike, is_plausible
 from triolet_core._facts import Facts
 from triolet_core._permits import Permits
@@ -126,7 +126,7 @@ class Messages:
             judged.append(each)
             if each.reason != _SUCCESS:
                 refused += 1 + len(more)
-            if each.channel.type not in PAIRS and self._lanes.is_crowded(each.channel):
+            if self._lanes.is_crowded(each.channel):
                 raise trio.WouldBlock
         self._store.writer.enqueue_nowait(SendBatch(sender.uid, judged, done, exclude, forget=self._channels.forget))
         self.refused += refused

@@ -7,15 +7,23 @@ import attrs
 
 from triolet_core import _commands, _stream_events
 from triolet_core._delivery import Delivery
-from triolet_core.model import ChannelKey, ChannelType, Draft, Message, ReasonCode, Receipt, ends_of, plain_channel
+from triolet_core.model import (
+    PAIRS,
+    ChannelKey,
+    ChannelType,
+    Draft,
+    Message,
+    ReasonCode,
+    Receipt,
+    ends_of,
+    plain_channel,
+)
 from triolet_core.session import Session
 from triolet_core.store import _keys as keys
 from triolet_core.store import _queries
 from triolet_core.store._records import Position
 from triolet_core.store._sealer import Sealer
 from triolet_core.store._tables import ChangeList, put_position
-
-_OPENS_FOR_BOTH_ENDS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
 
 _SUCCESS = int(ReasonCode.SUCCESS)
 Done = Callable[[list[Receipt]], None]
@@ -159,7 +167,7 @@ def _open_conversations(sealer: Sealer, channel: ChannelKey, sender: str) -> Non
     plain = plain_channel(channel)
     if plain != channel:
         return
-    if channel.type in _OPENS_FOR_BOTH_ENDS:
+    if channel.type in PAIRS:
         uids = set(ends_of(channel))
     elif channel.type in (ChannelType.CUSTOMER_SERVICE, ChannelType.VISITORS):
         uids = {channel.id.partition("|")[0], sender}

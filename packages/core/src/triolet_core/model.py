@@ -51,6 +51,10 @@ class ChannelType(enum.IntEnum):
     AGENT_GROUP = 12
 
 
+PAIRS = frozenset({ChannelType.PERSON, ChannelType.AGENT})
+"""Types whose channels have two ends, each of which sees them under the name of the other."""
+
+
 class ReasonCode(enum.IntEnum):
     """Why something was refused; 1 is success (wire-protocol.md, section 5.1)."""
 

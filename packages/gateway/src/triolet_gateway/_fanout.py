@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
-from triolet_core.model import RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelKey, ChannelType, peer_of, plain_channel
+from triolet_core.model import PAIRS, RED_DOT, SYNC_ONCE, SYSTEM_UID, ChannelKey, peer_of, plain_channel
 from triolet_gateway._outbox import Outbox
 from triolet_gateway._served import ServerEnd
 from triolet_gateway._unacked import Unacked, bytes_of, kept_in, runs_of
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 Sent = tuple[Sequence[int], Sequence[tuple[int, Sequence[bytes]]]]
 """(bytes of the frames of each session, what is still to be written, by the number of its session)."""
-SEES_PEER = frozenset({ChannelType.PERSON, ChannelType.AGENT})
-"""Channels that each of two ends sees under the name of the other."""
 
 
 class Receiver(Protocol):
@@ -49,7 +47,7 @@ def recvs_of(messages: Sequence[Message], uid: str, *, flags: int = 0) -> list[w
         if message.sender != sender or message.channel is not channel or message.flags & SYNC_ONCE:
             sender, channel = message.sender, message.channel
             key = plain_channel(channel) if message.flags & SYNC_ONCE else channel
-            channel_id = peer_of(key, uid) if key.type in SEES_PEER else key.id
+            channel_id = peer_of(key, uid) if key.type in PAIRS else key.id
             shown_sender = "" if sender == SYSTEM_UID else sender
             dropped = RED_DOT if sender == uid else 0
             if message.flags & SYNC_ONCE:

@@ -157,7 +157,7 @@ class Intake(Traffic, ABC):
         if unacked is not None and unacked.count:
             count = unacked.confirm(data) if self.connection.is_drained else 0
             if count:  # as a rule
-                self._count_recvacks(count, unacked)
+                self._on_expected(count, unacked)
                 return
             data = self._take_recvacks(data, unacked)
             if not data:
@@ -337,16 +337,14 @@ class Intake(Traffic, ABC):
             return data
         count, offset, commands = unacked.match(data, connection.match_recvacks)
         if count:
-            self._count_recvacks(count, unacked)
-            if commands:
-                self._later(partial(self._confirm, commands))
+            self._on_expected(count, unacked, commands)
         return data[offset:]
 
-    def _count_recvacks(self, count: int, unacked: Unacked) -> None:
+    def _on_expected(self, count: int, unacked: Unacked, commands: Sequence[int] = ()) -> None:
+        """Take note of RECVACKs that confirmed what was expected next."""
         self.in_packets += count
         self.gateway.counters.recvacks_total += count
-        if not unacked.count:
-            self.gateway.retrying.discard(self._as_session())
+        self._on_confirmed(unacked, commands)
         self._small_reads += 1
         if self._small_reads == READS:
             self._consider_patience()

@@ -48,13 +48,9 @@ class Patience:
             self._has_some.set()
 
     def end(self, session: "ClientSession") -> None:
-        """Be told at once of all that comes from a client."""
+        """Be told at once of all that comes from a client, or look after it no more since it is gone."""
         if self._sessions.pop(session, None) is not None:
             session.outbox.wait_for(1)
-
-    def discard(self, session: "ClientSession") -> None:
-        """Look after a client no more: it is gone."""
-        self._sessions.pop(session, None)
 
     async def run(self) -> None:
         """Read what has come, and let go of those from whom little comes, for ever."""

@@ -7,8 +7,9 @@ import trio
 
 import triolet_protocol as wire
 from triolet_core import Event, Message
+from triolet_core.model import PAIRS
 from triolet_core.session import ConnectionStatistics
-from triolet_gateway._fanout import SEES_PEER, Sent, frame_of, push_alike, push_one, recvs_of, send_alike
+from triolet_gateway._fanout import Sent, frame_of, push_alike, push_one, recvs_of, send_alike
 from triolet_gateway._guard import guarded
 from triolet_gateway._intake import Intake
 from triolet_gateway._traffic import statistics_of
@@ -52,7 +53,7 @@ class ClientSession(Intake):
         gateway.retrying.discard(self)
         gateway.broker.presence.unregister(self)
         gateway.held.discard(self)
-        gateway.patience.discard(self)
+        gateway.patience.end(self)
         gateway.streams.leave(self)
         if self._subscriptions is not None:
             self._subscriptions.leave_all()
@@ -100,7 +101,7 @@ class ClientSession(Intake):
     @staticmethod
     def push_many(sessions: Sequence["ClientSession"], messages: Sequence[Message]) -> int:
         """Encode messages once for all who see them alike: everybody but their senders, and the ends of a pair."""
-        if len(sessions) == 1 or any(message.channel.type in SEES_PEER for message in messages):
+        if len(sessions) == 1 or any(message.channel.type in PAIRS for message in messages):
             return sum([session.push(messages) for session in sessions])
         senders = {message.sender for message in messages}
         alike: defaultdict[object, list[ClientSession]] = defaultdict(list)

@@ -34,13 +34,12 @@ class Run:
             [message] = messages
             self.ids = [message.message_id]
             self.packed_ids = message.message_id.to_bytes(8, "big", signed=True)
-            self.size = len(message.payload)
             if not has_commands:
-                self.acks = _acks_of_one(self.packed_ids, message)
+                self.acks = _acks_of_one(message)
         else:
             self.ids = [message.message_id for message in messages]
             self.packed_ids = struct.pack(f">{len(messages)}q", *self.ids)
-            self.size = sum([len(message.payload) for message in messages])
+        self.size = bytes_of(messages)
         self.has_commands = has_commands
         self.due = due
         self.left = repeats
@@ -59,9 +58,8 @@ def bytes_of(messages: Sequence[Message]) -> int:
     return len(messages[0].payload) if len(messages) == 1 else sum([len(message.payload) for message in messages])
 
 
-def _acks_of_one(packed_id: bytes, message: Message) -> tuple[bytes, ...]:
-    """As `acks_of`, for one message."""
-    rest = packed_id + (message.seq & _MOST_SEQ).to_bytes(4, "big")
+def _acks_of_one(message: Message) -> tuple[bytes, ...]:
+    rest = message.message_id.to_bytes(8, "big", signed=True) + (message.seq & _MOST_SEQ).to_bytes(4, "big")
     return (_PLAIN_ACK + rest, _FLAGGED_ACK + rest) if message.flags & RED_DOT else (_PLAIN_ACK + rest,)
 
 
@@ -70,13 +68,8 @@ def acks_of(messages: Sequence[Message]) -> tuple[bytes, ...]:
 
     Source: wire-protocol.md, section 3.6.
     """
-    plain = [wire.RecvAck(each.message_id, each.seq & _MOST_SEQ) for each in messages]
-    flagged = [wire.RecvAck(each.message_id, each.seq & _MOST_SEQ, each.flags & RED_DOT) for each in messages]
-    return _encode(plain), _encode(flagged)
-
-
-def _encode(recvacks: Sequence[wire.RecvAck]) -> bytes:
-    return b"".join([wire.encode(each, _VERSION) for each in recvacks])
+    each = [_acks_of_one(message) for message in messages]
+    return b"".join([acks[0] for acks in each]), b"".join([acks[-1] for acks in each])
 
 
 def runs_of(messages: Sequence[Message], due: float, repeats: int, *, is_shared: bool = False) -> list[Run]:
